@@ -1,0 +1,152 @@
+"""A stage in a process of its own, so that its memory comes back when it ends.
+
+The parent sends one JSON request on the child's standard input and reads JSON lines from
+a pipe: progress events, then the reference or the error. The child dies with its parent
+(parent-death signal), and its whole process group is ended when the parent is
+interrupted.
+"""
+
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from typing import IO, Any
+
+from advdistill_core import errors
+from advdistill_core.config import DistillConfig
+from advdistill_core.errors import AdvDistillError, StageError
+from advdistill_core.progress import Event, Progress, silent
+from advdistill_core.stages import STAGES, Stage, run_stage
+from advdistill_core.store import ArtifactRef, Store
+
+_PR_SET_PDEATHSIG = 1
+_GRACE_S = 20.0
+_LOG_TAIL_BYTES = 4000
+
+
+def run_in_child(
+    stage: Stage,
+    config: DistillConfig,
+    inputs: Mapping[str, ArtifactRef],
+    params: Mapping[str, Any] | None = None,
+    progress: Progress = silent,
+) -> ArtifactRef:
+    """Run a stage as a child process and wait for it.
+
+    Raises:
+        AdvDistillError: what the stage raised, or a StageError with the end of the
+            child's output when it died.
+    """
+    request = {
+        "stage": stage.name,
+        "config": config.model_dump(mode="json"),
+        "inputs": {name: ref.model_dump(mode="json") for name, ref in inputs.items()},
+        "params": dict(params or {}),
+        "parent": os.getpid(),
+    }
+    read_end, write_end = os.pipe()
+    with tempfile.TemporaryFile() as log, os.fdopen(read_end, "r", encoding="utf-8") as events:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "advdistill_core.child", str(write_end)],
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            pass_fds=(write_end,),
+            start_new_session=True,
+            env={**os.environ, "TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_PROGRESS_BARS": "1"},
+        )
+        os.close(write_end)
+        try:
+            assert child.stdin is not None
+            child.stdin.write(json.dumps(request).encode())
+            child.stdin.close()
+            result = _follow(events, progress)
+            child.wait()
+        finally:
+            _end(child)
+        if result is None:
+            raise StageError(
+                f"stage {stage.name}: its process ended with {_death(child.returncode)}.\n{_tail(log)}"
+            )
+        return result
+
+
+def _follow(events: IO[str], progress: Progress) -> ArtifactRef | None:
+    """Read the child's messages until it closes the pipe."""
+    result = None
+    for line in events:
+        message = json.loads(line)
+        if "event" in message:
+            progress(Event.model_validate(message["event"]))
+        elif "result" in message:
+            result = ArtifactRef.model_validate(message["result"])
+        elif "error" in message:
+            kind = getattr(errors, message["error"], StageError)
+            raise kind(*message["args"])
+    return result
+
+
+def _end(child: "subprocess.Popen[bytes]") -> None:
+    """End the child's process group: politely (it may checkpoint), then for good."""
+    for sent, patience_s in ((signal.SIGTERM, _GRACE_S), (signal.SIGKILL, _GRACE_S)):
+        if child.poll() is not None:
+            break
+        os.killpg(child.pid, sent)
+        try:
+            child.wait(patience_s)
+        except subprocess.TimeoutExpired:
+            continue
+    try:
+        os.killpg(child.pid, signal.SIGKILL)  # grandchildren that outlived it
+    except ProcessLookupError:
+        pass
+
+
+def _death(returncode: int) -> str:
+    return f"signal {signal.Signals(-returncode).name}" if returncode < 0 else f"exit code {returncode}"
+
+
+def _tail(log: IO[bytes]) -> str:
+    size = log.seek(0, os.SEEK_END)
+    log.seek(max(0, size - _LOG_TAIL_BYTES))
+    return log.read().decode(errors="replace").strip()
+
+
+def die_with_parent(parent: int) -> None:
+    """Ask the kernel to kill this process when its parent ends; leave if it has already."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def main() -> None:
+    """Entry of the child process."""
+    request = json.loads(sys.stdin.read())
+    die_with_parent(request["parent"])
+    with os.fdopen(int(sys.argv[1]), "w", encoding="utf-8", buffering=1) as pipe:
+
+        def send(message: dict[str, Any]) -> None:
+            pipe.write(json.dumps(message) + "\n")
+
+        try:
+            config = DistillConfig.model_validate(request["config"])
+            ref = run_stage(
+                STAGES[request["stage"]],
+                config,
+                {name: ArtifactRef.model_validate(ref) for name, ref in request["inputs"].items()},
+                Store(config.storage.root, config.storage.deep_verify),
+                request["params"],
+                lambda event: send({"event": event.model_dump(mode="json")}),
+            )
+        except AdvDistillError as error:
+            send({"error": type(error).__name__, "args": [str(a) for a in error.args]})
+            sys.exit(1)
+        send({"result": ref.model_dump(mode="json")})
+
+
+if __name__ == "__main__":
+    main()

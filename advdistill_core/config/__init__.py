@@ -1,0 +1,67 @@
+"""`DistillConfig`: the one configuration of a distillation.
+
+It imports neither torch nor Prefect, so that reading it costs milliseconds. Its JSON
+schema is the form of the Prefect UI: no unions of models, no callables.
+"""
+
+from typing import Literal
+
+from advdistill_core.config.base import Section, setting
+from advdistill_core.config.evaluation import EvaluationConfig
+from advdistill_core.config.prompts import Family, PromptsConfig, PromptSource
+from advdistill_core.config.rewards import RewardsConfig
+from advdistill_core.config.student import StudentConfig
+from advdistill_core.config.teacher import TeacherConfig
+from advdistill_core.config.weighting import WeightingConfig
+
+
+class StorageConfig(Section):
+    """Where artifacts live."""
+
+    root: str = setting(
+        "advdistill-store",
+        "Root",
+        "Folder or fsspec URI (s3://...) of the artifacts.",
+        affects_result=False,
+        min_length=1,
+    )
+    deep_verify: bool = setting(
+        False,
+        "Verify checksums",
+        "Compare sha256, not only sizes, before an artifact is reused.",
+        affects_result=False,
+    )
+
+
+class DistillConfig(Section):
+    """Everything one distillation needs, from the questions to the report."""
+
+    name: str = setting(
+        "distill", "Name", "Name of the run, for people.", affects_result=False, pattern=r"^[\w.-]{1,80}$"
+    )
+    prompts: PromptsConfig = setting(PromptsConfig, "Prompts", "The questions.")
+    teacher: TeacherConfig = setting(TeacherConfig, "Teacher", "Who writes the responses.")
+    rewards: RewardsConfig = setting(RewardsConfig, "Rewards", "How responses are graded.")
+    weighting: WeightingConfig = setting(WeightingConfig, "Weighting", "How rewards become weights.")
+    student: StudentConfig = setting(StudentConfig, "Student", "Who learns.")
+    evaluation: EvaluationConfig = setting(EvaluationConfig, "Evaluation", "How models are measured.")
+    storage: StorageConfig = setting(StorageConfig, "Storage", "Where artifacts live.")
+    placement: Literal["local"] = setting(
+        "local", "Placement", "local: all stages as processes on this machine.", affects_result=False
+    )
+
+
+__all__ = [
+    "DistillConfig",
+    "EvaluationConfig",
+    "Family",
+    "PromptSource",
+    "PromptsConfig",
+    "RewardsConfig",
+    "Section",
+    "StorageConfig",
+    "StudentConfig",
+    "TeacherConfig",
+    "WeightingConfig",
+    "setting",
+]

@@ -1,0 +1,38 @@
+"""How rewards become advantages and advantages become weights."""
+
+from typing import Literal
+
+from advdistill_core.config.base import Section, setting
+
+
+class WeightingConfig(Section):
+    """Group-relative advantages and the weighting scheme."""
+
+    advantage: Literal["zscore", "mean", "loo", "rank", "raw"] = setting(
+        "zscore", "Advantage", "How a group's rewards are made relative to each other."
+    )
+    eps: float = setting(1e-4, "Epsilon", "zscore: added to the standard deviation.", ge=0)
+    s_min: float = setting(0.3, "Least deviation", "zscore: floor of the standard deviation.", ge=0)
+    ddof: int = setting(1, "Degrees of freedom", "zscore: 1 sample, 0 population deviation.", ge=0, le=1)
+    scheme: Literal[
+        "softmax", "positive", "exp_clip", "shifted", "linear", "filter", "best", "uniform", "first"
+    ] = setting("softmax", "Scheme", "How advantages become weights.")
+    tau: float = setting(0.5, "Temperature tau", "softmax: small is best-of-k, large is uniform.", gt=0)
+    beta: float = setting(1.0, "Beta", "exp_clip: temperature of the exponential.", gt=0)
+    clip: float = setting(20.0, "Clip", "exp_clip: largest weight.", gt=0)
+    c: float = setting(0.5, "Slope c", "shifted: slope of 1 + c A.", gt=0)
+    normalisation: Literal["group_sum", "group_mean_1", "none"] = setting(
+        "group_sum", "Normalisation", "Weights of a group sum to 1, average 1, or are left as they are."
+    )
+    all_wrong: Literal["drop", "uniform"] = setting(
+        "drop", "All-wrong groups", "What becomes of a group without a correct response."
+    )
+    all_correct: Literal["uniform", "weigh", "drop"] = setting(
+        "uniform", "All-correct groups", "What becomes of a group with only correct responses."
+    )
+    prompt_weight: Literal["one", "difficulty"] = setting(
+        "one", "Prompt weight", "one: 1 each; difficulty: 4p(1-p) of the pass rate p."
+    )
+    merge_duplicates: bool = setting(
+        True, "Merge duplicates", "Train equal responses of a group once, with their summed weight."
+    )

@@ -1,0 +1,132 @@
+"""Files under one root, local or on an object store, written whole or not at all."""
+
+import hashlib
+import os
+import shutil
+import tempfile
+import uuid
+from pathlib import Path
+from typing import IO, Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+_CHUNK_BYTES = 1 << 20
+
+
+class Files:
+    """Paths relative to a root folder or fsspec URI.
+
+    Local writes go to a temporary name, are flushed to the disk and renamed. Object
+    stores show an object only when its upload is complete, which gives the same promise.
+    """
+
+    def __init__(self, root: str) -> None:
+        self.fs, path = fsspec.core.url_to_fs(root)
+        self.is_local = isinstance(self.fs, LocalFileSystem)
+        self.root = os.path.abspath(path) if self.is_local else path.rstrip("/")
+        self.uri = self.root if self.is_local else self.fs.unstrip_protocol(self.root)
+
+    def path(self, name: str) -> str:
+        """The full path of a name; names cannot leave the root."""
+        if name.startswith("/") or ".." in name.split("/"):
+            raise ValueError(f"name {name!r}: expected a path inside the root.")
+        return f"{self.root}/{name}"
+
+    def exists(self, name: str) -> bool:
+        return bool(self.fs.exists(self.path(name)))
+
+    def open(self, name: str) -> IO[bytes]:
+        return self.fs.open(self.path(name), "rb")  # type: ignore[no-any-return]
+
+    def read(self, name: str) -> bytes:
+        with self.open(name) as file:
+            return file.read()
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write all of `data` under `name`, replacing what was there, or nothing."""
+        if not self.is_local:
+            self.fs.pipe(self.path(name), data)
+            return
+        target = Path(self.path(name))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
+        try:
+            with open(temporary, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def put(self, name: str, source: Path) -> None:
+        """Move a finished local file under `name`."""
+        if not self.is_local:
+            self.fs.put_file(str(source), self.path(name))
+            source.unlink()
+            return
+        target = Path(self.path(name))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with open(source, "rb") as file:
+            os.fsync(file.fileno())
+        if source.stat().st_dev == target.parent.stat().st_dev:
+            os.replace(source, target)
+            return
+        temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
+        try:
+            shutil.copyfile(source, temporary)
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
+        source.unlink()
+
+    def size_and_stamp(self, name: str) -> tuple[int, str] | None:
+        """Size in bytes and a value that changes when the file is written; None if absent."""
+        if self.is_local:
+            try:
+                stat = os.stat(self.path(name))
+            except FileNotFoundError:
+                return None
+            return stat.st_size, str(stat.st_mtime_ns)
+        try:
+            info: dict[str, Any] = self.fs.info(self.path(name))
+        except FileNotFoundError:
+            return None
+        return int(info["size"]), str(info.get("ETag") or info.get("LastModified") or info.get("mtime") or "")
+
+    def sha256(self, name: str) -> str:
+        digest = hashlib.sha256()
+        with self.open(name) as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                digest.update(chunk)
+        return digest.hexdigest()
+
+    def names(self, folder: str) -> list[str]:
+        """Names of the files directly in a folder, sorted, without temporary ones."""
+        path = self.path(folder)
+        if not self.fs.isdir(path):
+            return []
+        self.fs.invalidate_cache(path)
+        found = (os.path.basename(entry["name"]) for entry in self.fs.ls(path) if entry["type"] == "file")
+        return sorted(name for name in found if not name.endswith(".tmp"))
+
+    def remove(self, name: str) -> None:
+        """Remove a file or a folder with all it holds; absent is fine."""
+        path = self.path(name)
+        if self.is_local:
+            shutil.rmtree(path, ignore_errors=True) if os.path.isdir(path) else Path(path).unlink(
+                missing_ok=True
+            )
+        elif self.fs.exists(path):
+            self.fs.rm(path, recursive=True)
+
+    def local_folder(self, name: str) -> Path:
+        """A folder that libraries can write to: under the root when that is local."""
+        if self.is_local:
+            folder = Path(self.path(name))
+        else:
+            key = hashlib.sha256(self.path(name).encode()).hexdigest()[:32]
+            folder = Path(tempfile.gettempdir()) / f"advdistill-{os.getuid()}" / key
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
