@@ -1,0 +1,162 @@
+"""The command line. Heavy imports happen inside the commands that need them."""
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from advdistill_core.errors import AdvDistillError, InputError
+
+app = typer.Typer(
+    name="advdistill",
+    help="Distil a teacher's weighted responses into a smaller student.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+Root = Annotated[str | None, typer.Option("--root", envvar="ADVDISTILL_ROOT", help="Where artifacts live.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="SECTION.FIELD=VALUE", help="Change a field; repeatable.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
+
+
+@app.command()
+def run(
+    recipe: Annotated[str, typer.Argument(help="A shipped recipe or a YAML file.")],
+    overrides: Overrides = None,
+    root: Root = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and show what would run.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Distil: load, generate, verify, weigh, train, evaluate, report."""
+    from flows import catalog
+    from flows.precheck import precheck
+
+    config = catalog.load(recipe, overrides or [], root)
+    precheck(config)
+    if dry_run:
+        from flows.dry_run import show_plan
+
+        show_plan(config, as_json)
+        return
+    from flows.launch import run_here
+
+    summary = run_here(config)
+    if as_json:
+        print(json.dumps(summary))
+    else:
+        _show_summary(summary)
+
+
+@app.command()
+def recipes(as_json: AsJson = False) -> None:
+    """List the shipped recipes."""
+    from flows import catalog
+
+    known = {name: catalog.about(path) for name, path in catalog.shipped().items()}
+    if as_json:
+        print(json.dumps(known))
+        return
+    table = Table("recipe", "what it does")
+    for name, text in known.items():
+        table.add_row(name, text)
+    Console().print(table)
+
+
+@app.command()
+def status(root: Root = None, as_json: AsJson = False) -> None:
+    """List the runs under a root."""
+    from flows.run_record import read_runs
+
+    runs = read_runs(root or _default_root())
+    if as_json:
+        print(json.dumps([r.model_dump(mode="json", exclude={"config"}) for r in runs]))
+        return
+    table = Table("run", "name", "state", "minutes", "stages")
+    for r in runs:
+        stages = ", ".join(f"{label} {s.outcome}" for label, s in r.stages.items())
+        table.add_row(r.run_id, r.name, r.state, f"{r.seconds / 60:.1f}", stages)
+    Console().print(table)
+
+
+@app.command()
+def report(
+    run_id: Annotated[str, typer.Argument(metavar="RUN", help="A run's id, or 'latest'.")],
+    root: Root = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print where a run's report is."""
+    from flows.run_record import read_runs
+
+    runs = [r for r in read_runs(root or _default_root()) if r.report]
+    chosen = [r for r in runs if run_id == "latest" or r.run_id.startswith(run_id)]
+    if not chosen:
+        raise InputError("RUN", run_id, "the id of a finished run", "`advdistill status` lists them.")
+    print(
+        json.dumps({"run_id": chosen[0].run_id, "report": chosen[0].report}) if as_json else chosen[0].report
+    )
+
+
+@app.command()
+def down() -> None:
+    """Stop the Prefect server that runs left on this machine."""
+    from flows.server import LocalServer
+
+    print("Stopped." if LocalServer().stop() else "No server was running.")
+
+
+def _default_root() -> str:
+    from advdistill_core.config import StorageConfig
+
+    return StorageConfig().root
+
+
+def _show_summary(summary: dict[str, Any]) -> None:
+    from flows.run_record import headline_figures
+
+    console = Console()
+    table = Table("stage", "outcome", "rows", "seconds")
+    for label, stage in summary["stages"].items():
+        table.add_row(label, stage["outcome"], str(stage["rows"]), f"{stage['seconds']:.1f}")
+    console.print(table)
+    figures = Table("figure", "value")
+    for name, value in headline_figures(summary["metrics"]).items():
+        figures.add_row(name, value)
+    console.print(figures)
+    console.print(f"Report: {summary['report']}", soft_wrap=True)
+
+
+def guarded(command: Callable[[], Any]) -> int:
+    """Run a command and turn its errors into one line and an exit code.
+
+    Returns:
+        0 done, 1 the run failed, 2 the input is wrong, 130 interrupted.
+    """
+    try:
+        command()
+    except InputError as error:
+        print(f"advdistill: {error}", file=sys.stderr)
+        return 2
+    except AdvDistillError as error:
+        print(f"advdistill: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("advdistill: interrupted; the same command continues where it stopped.", file=sys.stderr)
+        return 130
+    except SystemExit as exit_:
+        return exit_.code if isinstance(exit_.code, int) else 1
+    return 0
+
+
+def main() -> None:
+    """Entry point of the `advdistill` command."""
+    sys.exit(guarded(app))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""What a run leaves to be found again: its stages, artifacts and figures."""
+
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from advdistill_core.store import Store
+
+FOLDER = "runs"
+
+
+class StageRecord(BaseModel):
+    """One stage of a run."""
+
+    stage: str
+    outcome: str
+    rows: int
+    seconds: float
+    uri: str
+
+
+class RunRecord(BaseModel):
+    """A run, as `advdistill run --json` prints it and `status` lists it."""
+
+    run_id: str
+    name: str
+    state: str
+    started_at: float
+    seconds: float = 0.0
+    stages: dict[str, StageRecord] = {}
+    metrics: dict[str, Any] = {}
+    report: str | None = None
+    error: str | None = None
+    config: dict[str, Any] = {}
+
+
+def headline_figures(metrics: dict[str, Any]) -> dict[str, str]:
+    """The few figures that people look at first, as text."""
+    return {name: f"{v:.4g}" if isinstance(v, float) else str(v) for name, v in metrics.items() if _plain(v)}
+
+
+def _plain(value: Any) -> bool:
+    return isinstance(value, (bool, int, float, str))
+
+
+def read_runs(root: str) -> list[RunRecord]:
+    """All records under a root, newest first; unreadable ones are left out."""
+    files = Store(root).files
+    found = []
+    for name in files.names(FOLDER):
+        try:
+            found.append(RunRecord.model_validate_json(files.read(f"{FOLDER}/{name}")))
+        except ValidationError:
+            continue
+    return sorted(found, key=lambda run: run.started_at, reverse=True)

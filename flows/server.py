@@ -1,0 +1,172 @@
+"""A Prefect server on this machine: found, or started and left running to be looked at.
+
+The server that Prefect embeds in a flow's process loses records when the process ends, so
+local runs use a real one. `PREFECT_API_URL` in the environment picks another.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import httpx
+
+from advdistill_core.errors import InputError, StageError
+from advdistill_core.store.locks import file_lock
+from flows.home import home_folder
+
+HOST = "127.0.0.1"
+PREFERRED_PORT = 4200
+_START_TIMEOUT_S = 180.0
+
+
+class LocalServer:
+    """The server of this machine's home folder.
+
+    `start` returns at once, so that slow imports can go on meanwhile; `wait` returns when
+    the server answers.
+    """
+
+    def __init__(self, home: Path | None = None) -> None:
+        self.home = home or home_folder()
+        self.record = self.home / "server.json"
+        self.api_url = ""
+        self.started = False
+
+    def start(self) -> str:
+        """Find the running server or start one; returns the address of its API."""
+        with file_lock(self.home / "server.lock"):
+            record = self._read_record()
+            if record and _alive(record["pid"]):
+                self.api_url = record["api_url"]
+                return self.api_url
+            port = _free_port()
+            self.api_url = f"http://{HOST}:{port}/api"
+            pid = self._spawn(port)
+            self.record.write_text(json.dumps({"pid": pid, "api_url": self.api_url}), encoding="utf-8")
+            self.started = True
+        return self.api_url
+
+    def wait(self) -> None:
+        """Wait until the server answers.
+
+        Raises:
+            StageError: it ended, or did not answer in time.
+        """
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        while time.monotonic() < deadline:
+            if healthy(self.api_url):
+                return
+            record = self._read_record()
+            if record is None or not _alive(record["pid"]):
+                raise StageError(f"Prefect server: it ended while starting. Its log is {self.log}.")
+            time.sleep(0.2)
+        raise StageError(f"Prefect server: no answer from {self.api_url} in {_START_TIMEOUT_S:.0f} s.")
+
+    def stop(self) -> bool:
+        """End the server; returns whether one was running."""
+        with file_lock(self.home / "server.lock"):
+            record = self._read_record()
+            self.record.unlink(missing_ok=True)
+            if not record or not _alive(record["pid"]):
+                return False
+            os.killpg(record["pid"], signal.SIGTERM)
+            for _ in range(100):
+                if not _alive(record["pid"]):
+                    return True
+                time.sleep(0.1)
+            os.killpg(record["pid"], signal.SIGKILL)
+            return True
+
+    @property
+    def log(self) -> Path:
+        return self.home / "server.log"
+
+    @property
+    def ui_url(self) -> str:
+        return self.api_url.removesuffix("/api") + "/v2/runs"
+
+    def environment(self) -> dict[str, str]:
+        """Settings of the server and of clients that are to use it."""
+        return {
+            "PREFECT_HOME": str(self.home / "prefect"),
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "DO_NOT_TRACK": "1",
+            "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+        }
+
+    def _spawn(self, port: int) -> int:
+        environment = {**os.environ, **self.environment()}
+        environment.pop("PREFECT_API_URL", None)  # the UI would show the server of that address
+        with open(self.log, "ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(port)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment,
+                start_new_session=True,
+            )
+        return process.pid
+
+    def _read_record(self) -> dict[str, object] | None:
+        try:
+            return dict(json.loads(self.record.read_text(encoding="utf-8")))
+        except (FileNotFoundError, ValueError):
+            return None
+
+
+def connect(environment: Mapping[str, str] = os.environ) -> LocalServer | None:
+    """Point this process at a Prefect server; call it before Prefect is imported.
+
+    Returns:
+        The local server, which may still be starting, or None if `PREFECT_API_URL` names
+        a server that answers.
+
+    Raises:
+        InputError: `PREFECT_API_URL` is set and nothing answers there.
+    """
+    url = environment.get("PREFECT_API_URL")
+    if url:
+        if not healthy(url, timeout_s=10.0):
+            raise InputError(
+                "PREFECT_API_URL", url, "a Prefect server that answers", "Start it, or unset the variable."
+            )
+        return None
+    server = LocalServer()
+    os.environ["PREFECT_API_URL"] = server.start()
+    os.environ.update(server.environment())
+    return server
+
+
+def healthy(api_url: str, timeout_s: float = 2.0) -> bool:
+    """Whether a Prefect API answers."""
+    try:
+        return httpx.get(f"{api_url.rstrip('/')}/health", timeout=timeout_s).status_code in (200, 401)
+    except httpx.HTTPError:
+        return False
+
+
+def _free_port() -> int:
+    for port in (PREFERRED_PORT, 0):
+        with socket.socket() as probe:
+            try:
+                probe.bind((HOST, port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise StageError(f"Prefect server: no free port on {HOST}.")
+
+
+def _alive(pid: object) -> bool:
+    """Whether a process is a running Prefect server (a number may be reused, or a zombie)."""
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return b"prefect" in command  # a zombie has no command line

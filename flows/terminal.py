@@ -1,0 +1,78 @@
+"""Live progress on the terminal: what runs, how far it is, how fast, how long still."""
+
+import sys
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from advdistill_core.progress import Event
+
+_PLAIN_EVERY_S = 15.0
+
+
+class Display:
+    """Shows events as progress bars, or as a line now and then where there is no terminal."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True)
+        self._bars = Progress(
+            TextColumn("{task.description:<9}"),
+            BarColumn(bar_width=30),
+            TextColumn("{task.completed:.0f}/{task.total:.0f} {task.fields[unit]}"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[detail]}"),
+            console=self.console,
+        )
+        self._rows: dict[str, TaskID] = {}
+        self._began: dict[str, tuple[float, int, int]] = {}
+        self._last_plain = 0.0
+
+    def __enter__(self) -> "Display":
+        if self.console.is_terminal:
+            self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    def __call__(self, event: Event) -> None:
+        now = time.monotonic()
+        began = self._began.get(event.stage)
+        if began is None or event.done < began[2]:  # a stage may run twice: before and after
+            self._began[event.stage] = began = (now, event.tokens, event.done)
+        detail = self._detail(event, now - began[0], event.tokens - began[1])
+        if not self.console.is_terminal:
+            self._plain(event, detail, now)
+            return
+        row = self._rows.get(event.stage)
+        if row is None:
+            row = self._rows[event.stage] = self._bars.add_task(
+                event.stage, total=max(event.total, 1), unit=event.unit, detail=""
+            )
+        self._bars.update(
+            row, completed=event.done, total=max(event.total, 1), unit=event.unit, detail=detail
+        )
+
+    @staticmethod
+    def _detail(event: Event, seconds: float, tokens: int) -> str:
+        parts = [f"{name} {value:.4g}" for name, value in event.figures.items()]
+        if tokens and seconds > 1:
+            parts.append(f"{tokens / seconds:.0f} tokens/s")
+        if event.message:
+            parts.append(event.message)
+        return ", ".join(parts)
+
+    def _plain(self, event: Event, detail: str, now: float) -> None:
+        finished = event.total and event.done >= event.total
+        if now - self._last_plain < _PLAIN_EVERY_S and not finished:
+            return
+        self._last_plain = now
+        began, _, done_at_start = self._began[event.stage]
+        rate = (event.done - done_at_start) / max(now - began, 1e-9)
+        left = f", {(event.total - event.done) / rate:.0f} s left" if rate > 0 and not finished else ""
+        text = f"{event.stage}: {event.done}/{event.total} {event.unit}{left} {detail}"
+        print(text, file=sys.stderr, flush=True)

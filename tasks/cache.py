@@ -1,0 +1,82 @@
+"""Prefect's cache as an index of artifacts; the manifests stay the truth.
+
+A task's cache key is its stage's fingerprint, so a hit means "the same result was asked
+for before", on whichever run. The record is believed only while the artifact that it
+names is whole: reading a record whose files are missing or altered raises, which Prefect
+takes as "no record", and the task runs again.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from prefect.cache_policies import CachePolicy
+from prefect.serializers import Serializer
+
+from advdistill_core.config import DistillConfig
+from advdistill_core.errors import ArtifactError
+from advdistill_core.stages import STAGES, Stage, plan_stage
+from advdistill_core.store import ArtifactRef, Store
+
+
+@dataclass
+class StagePolicy(CachePolicy):
+    """The key of a stage: its fingerprint, and the root that the artifact lives under."""
+
+    stage: str = ""
+
+    def compute_key(
+        self, task_ctx: Any, inputs: dict[str, Any], flow_parameters: dict[str, Any], **kwargs: Any
+    ) -> str | None:
+        config: DistillConfig = inputs["config"]
+        store = Store(config.storage.root)
+        refs, params = split_arguments(inputs)
+        plan = plan_stage(STAGES[self.stage], config, refs, store, params)
+        root = hashlib.sha256(store.files.uri.encode()).hexdigest()[:12]
+        return f"{self.stage}-{plan.fingerprint}-{root}"
+
+
+class ReferenceSerializer(Serializer):
+    """JSON references, read back only while their artifact is whole."""
+
+    type: Literal["advdistill-reference"] = "advdistill-reference"
+
+    def dumps(self, obj: Any) -> bytes:
+        return ArtifactRef.model_validate(obj).model_dump_json().encode()
+
+    def loads(self, blob: bytes) -> ArtifactRef:
+        """Read a reference.
+
+        Raises:
+            ArtifactError: its artifact is missing or altered.
+        """
+        ref = ArtifactRef.model_validate_json(blob)
+        root = ref.uri.removesuffix(f"/{ref.stage}/{ref.fingerprint}")
+        found = Store(root).find(ref.stage, ref.fingerprint)
+        if found is None:
+            raise ArtifactError(f"artifact {ref.uri}: got missing or altered files, expected a whole one.")
+        return found
+
+
+def split_arguments(arguments: dict[str, Any]) -> tuple[dict[str, ArtifactRef], dict[str, Any]]:
+    """Tell a task's input references from its variant parameters."""
+    refs = {name: value for name, value in arguments.items() if isinstance(value, ArtifactRef)}
+    params = {n: v for n, v in arguments.items() if n != "config" and n not in refs and v is not None}
+    return refs, params
+
+
+def cached(stage: Stage) -> dict[str, Any]:
+    """The options of a task that stands for a stage."""
+    return {
+        "name": stage.name,
+        "cache_policy": StagePolicy(stage=stage.name),
+        "result_serializer": ReferenceSerializer(),
+        "persist_result": True,
+    }
+
+
+def result_folder(config: DistillConfig) -> Path | None:
+    """Where Prefect keeps its records: beside the artifacts, so that they travel together."""
+    files = Store(config.storage.root).files
+    return files.local_folder(".records") if files.is_local else None

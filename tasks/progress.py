@@ -1,0 +1,40 @@
+"""Progress of a stage: to the terminal that asked for it and to the Prefect UI."""
+
+import time
+from contextvars import ContextVar
+
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.context import TaskRunContext
+
+from advdistill_core.progress import Event, Progress, silent
+
+#: Where a command line shows events. A context variable, because a task's parameters are
+#: its identity and a display is not part of that.
+display: ContextVar[Progress] = ContextVar("display", default=silent)
+
+_UPDATE_EVERY_S = 2.0
+
+
+class Reporter:
+    """Passes a stage's events on: all of them to the display, few of them to Prefect."""
+
+    def __init__(self, stage: str) -> None:
+        self.stage = stage
+        self._artifact = None
+        self._last = 0.0
+        self._in_task = TaskRunContext.get() is not None
+
+    def __call__(self, event: Event) -> None:
+        display.get()(event)
+        now = time.monotonic()
+        finished = event.total > 0 and event.done >= event.total
+        if not self._in_task or event.total == 0 or (now - self._last < _UPDATE_EVERY_S and not finished):
+            return
+        self._last = now
+        percent = min(100.0, 100.0 * event.done / event.total)
+        figures = ", ".join(f"{name} {value:.4g}" for name, value in event.figures.items())
+        text = f"{self.stage}: {event.done} of {event.total} {event.unit} {figures}".strip()
+        if self._artifact is None:
+            self._artifact = create_progress_artifact(percent, description=text)
+        else:
+            update_progress_artifact(self._artifact, percent, description=text)

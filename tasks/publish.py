@@ -1,0 +1,34 @@
+"""Task: the report, the figures and the cards."""
+
+from prefect import task
+
+from advdistill_core.config import DistillConfig
+from advdistill_core.stages import PUBLISH
+from advdistill_core.store import ArtifactRef
+from tasks.cache import cached
+from tasks.perform import perform
+
+
+@task(**cached(PUBLISH))
+def publish(
+    config: DistillConfig,
+    prompts: ArtifactRef,
+    responses: ArtifactRef,
+    rewards: ArtifactRef,
+    weights: ArtifactRef,
+    student: ArtifactRef,
+    scores_before: ArtifactRef,
+    scores_after: ArtifactRef,
+) -> ArtifactRef:
+    """Write the report of a finished distillation."""
+    return perform(
+        PUBLISH,
+        config,
+        prompts=prompts,
+        responses=responses,
+        rewards=rewards,
+        weights=weights,
+        student=student,
+        scores_before=scores_before,
+        scores_after=scores_after,
+    )
