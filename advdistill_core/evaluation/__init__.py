@@ -1,0 +1,1 @@
+"""How models are measured: answers, their statistics, behaviour and contamination."""
