@@ -2,7 +2,25 @@
 
 from typing import Literal
 
+from pydantic import model_validator
+
 from advdistill_core.config.base import Section, setting
+
+_GROUP_POLICY = ("softmax", "positive", "exp_clip", "shifted", "linear", "filter")
+
+# Settings that only some schemes read (advantage "zscore" counts as one). A value for a
+# scheme that is not chosen would be ignored in silence, so it is refused.
+_READ_BY = {
+    "tau": ("softmax",),
+    "beta": ("exp_clip",),
+    "clip": ("exp_clip",),
+    "c": ("shifted",),
+    "eps": ("zscore",),
+    "s_min": ("zscore",),
+    "ddof": ("zscore",),
+    "all_correct": _GROUP_POLICY,
+    "all_wrong": (*_GROUP_POLICY, "best"),
+}
 
 
 class WeightingConfig(Section):
@@ -16,7 +34,11 @@ class WeightingConfig(Section):
     ddof: int = setting(1, "Degrees of freedom", "zscore: 1 sample, 0 population deviation.", ge=0, le=1)
     scheme: Literal[
         "softmax", "positive", "exp_clip", "shifted", "linear", "filter", "best", "uniform", "first"
-    ] = setting("softmax", "Scheme", "How advantages become weights.")
+    ] = setting(
+        "softmax",
+        "Scheme",
+        "How advantages become weights; uniform and first are plain SFT and look at no reward.",
+    )
     tau: float = setting(0.5, "Temperature tau", "softmax: small is best-of-k, large is uniform.", gt=0)
     beta: float = setting(1.0, "Beta", "exp_clip: temperature of the exponential.", gt=0)
     clip: float = setting(20.0, "Clip", "exp_clip: largest weight.", gt=0)
@@ -36,3 +58,11 @@ class WeightingConfig(Section):
     merge_duplicates: bool = setting(
         True, "Merge duplicates", "Train equal responses of a group once, with their summed weight."
     )
+
+    @model_validator(mode="after")
+    def _nothing_is_ignored(self) -> "WeightingConfig":
+        for name, readers in _READ_BY.items():
+            chosen = self.advantage if readers == ("zscore",) else self.scheme
+            if chosen not in readers and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} would be ignored with {chosen}: it is read by {', '.join(readers)}")
+        return self
