@@ -4,8 +4,11 @@ import os
 import shutil
 from pathlib import Path
 
+from advdistill_core import models, prompts
 from advdistill_core.config import DistillConfig
 from advdistill_core.errors import InputError
+from advdistill_core.models import smollm2
+from advdistill_core.models.sources import as_folder
 from advdistill_core.store.files import Files
 
 # A response row in Parquet, text included, takes well under a kilobyte per 100 tokens.
@@ -13,6 +16,7 @@ _BYTES_PER_TOKEN = 8
 # The student, its checkpoints (weights and two optimizer moments each) and one spare.
 _STUDENT_COPIES = 12
 _HEADROOM_BYTES = 200 << 20
+_SMOLLM2_PARAMETERS = 135_000_000
 
 
 def precheck(config: DistillConfig) -> None:
@@ -21,25 +25,31 @@ def precheck(config: DistillConfig) -> None:
     Raises:
         InputError: naming the first thing that is wrong.
     """
-    from advdistill_core import models
-    from advdistill_core.prompts import precheck_source
-
     files = Files(config.storage.root)
     if files.is_local:
         _check_root(Path(files.root))
-    precheck_source(config.prompts)
-    models.check(config.teacher.model)
-    models.check(config.student.model)
+    prompts.precheck(config.prompts)
+    for section, name in (("teacher", config.teacher.model), ("student", config.student.model)):
+        try:
+            models.check(name)
+        except InputError as error:
+            raise InputError(f"{section}.{error.what}", error.got, error.expected, error.remedy) from error
     if files.is_local:
         _check_space(config, Path(files.root))
 
 
 def needed_bytes(config: DistillConfig) -> int:
     """An upper estimate of what a run writes, in bytes."""
-    from advdistill_core import models
-
     responses = config.prompts.num_train * config.teacher.k * config.teacher.max_new_tokens * _BYTES_PER_TOKEN
-    return responses + _STUDENT_COPIES * models.weight_bytes(config.student.model) + _HEADROOM_BYTES
+    return responses + _STUDENT_COPIES * _weight_bytes(config.student.model) + _HEADROOM_BYTES
+
+
+def _weight_bytes(name: str) -> int:
+    """Size of a model's weights as float32; 0 for a Hub model, which is not here yet."""
+    if name == smollm2.NAME:
+        return 4 * _SMOLLM2_PARAMETERS
+    folder = as_folder(name)
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors")) if folder else 0
 
 
 def _check_root(root: Path) -> None:

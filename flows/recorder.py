@@ -31,7 +31,8 @@ class RunRecorder:
     def step(self, task: Task[..., ArtifactRef], *args: Any, label: str = "", **kwargs: Any) -> ArtifactRef:
         """Run a stage's task and note how it went."""
         began = time.monotonic()
-        configured = task.with_options(result_storage=result_folder(self.config))
+        folder = result_folder(self.config)
+        configured = task.with_options(result_storage=folder) if folder else task
         state = configured(self.config, *args, return_state=True, **kwargs)
         try:
             ref = state.result()

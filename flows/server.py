@@ -4,7 +4,6 @@ The server that Prefect embeds in a flow's process loses records when the proces
 local runs use a real one. `PREFECT_API_URL` in the environment picks another.
 """
 
-import json
 import os
 import signal
 import socket
@@ -15,14 +14,20 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import httpx
+from pydantic import BaseModel
 
 from advdistill_core.errors import InputError, StageError
+from advdistill_core.models.home import home
 from advdistill_core.store.locks import file_lock
-from flows.home import home_folder
 
 HOST = "127.0.0.1"
 PREFERRED_PORT = 4200
 _START_TIMEOUT_S = 180.0
+
+
+class _ServerRecord(BaseModel):
+    pid: int
+    api_url: str
 
 
 class LocalServer:
@@ -32,8 +37,8 @@ class LocalServer:
     the server answers.
     """
 
-    def __init__(self, home: Path | None = None) -> None:
-        self.home = home or home_folder()
+    def __init__(self, folder: Path | None = None) -> None:
+        self.home = folder or home()
         self.record = self.home / "server.json"
         self.api_url = ""
         self.started = False
@@ -42,13 +47,14 @@ class LocalServer:
         """Find the running server or start one; returns the address of its API."""
         with file_lock(self.home / "server.lock"):
             record = self._read_record()
-            if record and _alive(record["pid"]):
-                self.api_url = record["api_url"]
+            if record and _alive(record.pid):
+                self.api_url = record.api_url
                 return self.api_url
             port = _free_port()
             self.api_url = f"http://{HOST}:{port}/api"
             pid = self._spawn(port)
-            self.record.write_text(json.dumps({"pid": pid, "api_url": self.api_url}), encoding="utf-8")
+            record = _ServerRecord(pid=pid, api_url=self.api_url)
+            self.record.write_text(record.model_dump_json(), encoding="utf-8")
             self.started = True
         return self.api_url
 
@@ -63,7 +69,7 @@ class LocalServer:
             if healthy(self.api_url):
                 return
             record = self._read_record()
-            if record is None or not _alive(record["pid"]):
+            if record is None or not _alive(record.pid):
                 raise StageError(f"Prefect server: it ended while starting. Its log is {self.log}.")
             time.sleep(0.2)
         raise StageError(f"Prefect server: no answer from {self.api_url} in {_START_TIMEOUT_S:.0f} s.")
@@ -73,14 +79,14 @@ class LocalServer:
         with file_lock(self.home / "server.lock"):
             record = self._read_record()
             self.record.unlink(missing_ok=True)
-            if not record or not _alive(record["pid"]):
+            if not record or not _alive(record.pid):
                 return False
-            os.killpg(record["pid"], signal.SIGTERM)
+            os.killpg(record.pid, signal.SIGTERM)
             for _ in range(100):
-                if not _alive(record["pid"]):
+                if not _alive(record.pid):
                     return True
                 time.sleep(0.1)
-            os.killpg(record["pid"], signal.SIGKILL)
+            os.killpg(record.pid, signal.SIGKILL)
             return True
 
     @property
@@ -114,9 +120,9 @@ class LocalServer:
             )
         return process.pid
 
-    def _read_record(self) -> dict[str, object] | None:
+    def _read_record(self) -> "_ServerRecord | None":
         try:
-            return dict(json.loads(self.record.read_text(encoding="utf-8")))
+            return _ServerRecord.model_validate_json(self.record.read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
             return None
 
@@ -163,7 +169,7 @@ def _free_port() -> int:
     raise StageError(f"Prefect server: no free port on {HOST}.")
 
 
-def _alive(pid: object) -> bool:
+def _alive(pid: int) -> bool:
     """Whether a process is a running Prefect server (a number may be reused, or a zombie)."""
     try:
         command = Path(f"/proc/{pid}/cmdline").read_bytes()

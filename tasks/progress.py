@@ -2,6 +2,8 @@
 
 import time
 from contextvars import ContextVar
+from typing import cast
+from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.context import TaskRunContext
@@ -20,7 +22,7 @@ class Reporter:
 
     def __init__(self, stage: str) -> None:
         self.stage = stage
-        self._artifact = None
+        self._artifact: UUID | None = None
         self._last = 0.0
         self._in_task = TaskRunContext.get() is not None
 
@@ -35,6 +37,6 @@ class Reporter:
         figures = ", ".join(f"{name} {value:.4g}" for name, value in event.figures.items())
         text = f"{self.stage}: {event.done} of {event.total} {event.unit} {figures}".strip()
         if self._artifact is None:
-            self._artifact = create_progress_artifact(percent, description=text)
+            self._artifact = cast(UUID, create_progress_artifact(percent, description=text))
         else:
             update_progress_artifact(self._artifact, percent, description=text)

@@ -9,7 +9,7 @@ from typing import Literal
 from advdistill_core.config.base import Section, setting
 from advdistill_core.config.evaluation import EvaluationConfig
 from advdistill_core.config.prompts import Family, PromptsConfig, PromptSource
-from advdistill_core.config.rewards import RewardsConfig
+from advdistill_core.config.rewards import PolicyConfig, RewardsConfig
 from advdistill_core.config.student import StudentConfig
 from advdistill_core.config.teacher import TeacherConfig
 from advdistill_core.config.weighting import WeightingConfig
@@ -45,7 +45,7 @@ class DistillConfig(Section):
     weighting: WeightingConfig = setting(WeightingConfig, "Weighting", "How rewards become weights.")
     student: StudentConfig = setting(StudentConfig, "Student", "Who learns.")
     evaluation: EvaluationConfig = setting(EvaluationConfig, "Evaluation", "How models are measured.")
-    storage: StorageConfig = setting(StorageConfig, "Storage", "Where artifacts live.")
+    storage: StorageConfig = setting(StorageConfig, "Storage", "Where the tables and the student are kept.")
     placement: Literal["local"] = setting(
         "local", "Placement", "local: all stages as processes on this machine.", affects_result=False
     )
@@ -55,6 +55,7 @@ __all__ = [
     "DistillConfig",
     "EvaluationConfig",
     "Family",
+    "PolicyConfig",
     "PromptSource",
     "PromptsConfig",
     "RewardsConfig",

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 
 def _number_the_fields(schema: dict[str, Any]) -> None:
@@ -57,7 +57,7 @@ def setting(default: Any, title: str, description: str, *, affects_result: bool 
             its fingerprint.
         **bounds: pydantic constraints such as `ge` and `le`.
     """
-    extra = None if affects_result else {"affects_result": False}
+    extra: dict[str, JsonValue] | None = None if affects_result else {"affects_result": False}
     if callable(default):
         bounds["default_factory"] = default
     else:
