@@ -1,0 +1,53 @@
+"""One object that grades any answer, used alike in the caller's process and in the workers."""
+
+from advdistill_core.config import PolicyConfig
+from advdistill_core.errors import InputError
+from advdistill_core.rewards import registry
+from advdistill_core.rewards.types import Answer, Graded, Part
+from advdistill_core.rewards.verifiers.base import Verifier
+
+
+class Judge:
+    """The verifiers of one policy, made when a task first needs them."""
+
+    def __init__(self, policy: PolicyConfig) -> None:
+        self.policy = policy
+        self._verifiers: dict[str, Verifier] = {}
+
+    def verifier(self, task: str) -> Verifier:
+        """The verifier of a task.
+
+        Raises:
+            InputError: there is none.
+        """
+        found = self._verifiers.get(task)
+        if found is None:
+            found = self._verifiers[task] = registry.make(task, self.policy)
+        return found
+
+    def glance(self, answer: Answer) -> Graded | Part:
+        """The verdict, if it is certain at once, else the piece that must be judged.
+
+        A truncated response is wrong whatever it says, so nothing of it is judged.
+        """
+        seen = self.verifier(answer.task).glance(answer)
+        if not answer.truncated or seen == Graded("unparsed"):
+            return seen
+        return Graded("wrong", seen.extracted)
+
+    def judge(self, answer: Answer, part: Part) -> Graded:
+        """The verdict on a piece. An exception is the verdict `error`, never `wrong`."""
+        try:
+            return self.verifier(answer.task).judge(answer, part)
+        except InputError:
+            raise
+        except Exception as error:  # noqa: BLE001 - becomes a status, not a number
+            return Graded("error", f"{type(error).__name__}: {error}"[:200])
+
+    def judge_reference(self, answer: Answer) -> bool:
+        try:
+            return self.verifier(answer.task).judge_reference(answer)
+        except InputError:
+            raise
+        except Exception:  # noqa: BLE001 - a reference that cannot be read is ungradable
+            return False

@@ -1,0 +1,79 @@
+"""The symbolic comparison, by math-verify. Only ever imported where it can be killed.
+
+math-verify's own time limits use signals; they are off here, since the process that runs
+this has a limit of its own.
+"""
+
+import logging
+from functools import lru_cache
+from typing import Any
+
+from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
+
+from advdistill_core.config import PolicyConfig
+from advdistill_core.rewards.types import Graded, Part
+from advdistill_core.rewards.verifiers.math import bare
+
+logging.getLogger("math_verify").setLevel(logging.CRITICAL)
+
+_BOTH = (LatexExtractionConfig(), ExprExtractionConfig())
+_FORMS = {"both": _BOTH, "latex": _BOTH[:1], "text": _BOTH[1:]}
+_MARKS = ("$", "\\boxed", "\\(", "\\[", "\\begin{")
+
+
+def compare(reference: str, part: Part, policy: PolicyConfig) -> Graded:
+    """Grade a piece of a response against a reference.
+
+    Raises:
+        ValueError: the reference cannot be parsed (checked up front by `equals_itself`).
+    """
+    gold = _gold(reference, policy.answer_forms)
+    if not gold:
+        raise ValueError(f"reference {reference[:80]!r}: got nothing that parses.")
+    found = _parse(part.text, "both" if part.text.startswith("\\boxed") else policy.answer_forms)
+    if not found:
+        return Graded("unparsed", part.extracted)
+    same = _equal(gold, found, policy)
+    return Graded("correct" if same else "wrong", part.extracted or _shown(found))
+
+
+def equals_itself(reference: str, policy: PolicyConfig) -> bool:
+    """Whether a reference parses and would be recognised as its own answer."""
+    gold = _gold(reference, policy.answer_forms)
+    if not gold:
+        return False
+    again = _parse(f"\\boxed{{{bare(reference)}}}", "both")
+    return bool(again) and _equal(gold, again, policy) or _equal(gold, list(gold), policy)
+
+
+@lru_cache(maxsize=256)
+def _gold(reference: str, forms: str) -> tuple[Any, ...]:
+    """Parse a reference; bare LaTeX is wrapped, as `3\\sqrt{13}` alone would be read as 3."""
+    text = reference
+    if "####" in text:
+        text = bare(text)
+    if forms != "text" and not any(mark in text for mark in _MARKS):
+        text = f"${text}$"
+    return tuple(_parse(text, forms))
+
+
+def _parse(text: str, forms: str) -> list[Any]:
+    return parse(text, extraction_config=_FORMS[forms], parsing_timeout=None)  # type: ignore[no-any-return]
+
+
+def _equal(gold: tuple[Any, ...], found: list[Any], policy: PolicyConfig) -> bool:
+    return bool(
+        verify(
+            list(gold),
+            found,
+            float_rounding=policy.decimal_places,
+            strict=policy.strict_variables,
+            allow_set_relation_comp=policy.interval_equals_relation,
+            timeout_seconds=None,
+        )
+    )
+
+
+def _shown(found: list[Any]) -> str | None:
+    """The text that was parsed: math-verify appends it to what it parsed."""
+    return next((piece for piece in reversed(found) if isinstance(piece, str)), None)
