@@ -112,8 +112,8 @@ class RewardsConfig(Section):
         best_wrong = self.format + self.tags + self.steps + self.equations
         if worst_correct <= best_wrong:
             raise ValueError(
-                f"a wrong response could outrank a correct one: the least reward of a correct one is "
-                f"{worst_correct:g} (correct - repetition - overlong), the most of a wrong one {best_wrong:g} "
+                f"a wrong response could outrank a correct one: a correct one gets at least "
+                f"{worst_correct:g} (correct - repetition - overlong), a wrong one up to {best_wrong:g} "
                 f"(format + tags + steps + equations); raise correct or lower the others"
             )
         if self.overlong and self.overlong_tokens > self.max_len:

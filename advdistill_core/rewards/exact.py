@@ -21,14 +21,15 @@ _DROP = re.compile(
 _FRAC = re.compile(r"\\[dtc]frac(?![A-Za-z])")
 # A unit in words after the number; words that scale or negate are not units.
 _UNIT = re.compile(
-    r"(?<=[\d}%\s])\s*\\(?:text|mbox|textrm|textbf|textnormal|mathrm|rm)\s*\{\s*\\?,?\s*([A-Za-z][A-Za-z ./]*)\}\s*"
+    r"(?<=[\d}%\s])\s*\\(?:text|mbox|textrm|textbf|textnormal|mathrm|rm)\s*"
+    r"\{\s*\\?,?\s*([A-Za-z][A-Za-z ./]*)\}\s*"
     r"(?:\^\s*(?:[23]|\{\s*[23]\s*\}))?\s*\.?$"
 )
 _SCALES = re.compile(
     r"\b(?:hundreds?|thousands?|millions?|billions?|trillions?|dozens?|percent\w*|pct|half|halves|quarters?|thirds?"
     r"|tenths?|hundredths?|thousandths?|and|or|base|mod|remainder|pi|e|i|a|p|am|pm|[ap]\.m\.?|r|x|c|d|m?k|[MB])\b"
 )
-_UNSIGNED = r"(?:\d{1,3}(?:,\d{3})+|\d{1,3}(?: \d{3})+|\d+)(?:\.\d+)?|\.\d+|\d+\."
+_UNSIGNED = r"(?:[1-9]\d{0,2}(?:,\d{3})+|[1-9]\d{0,2}(?: \d{3})+|\d+)(?:\.\d+)?|\.\d+|\d+\."
 _SIGN = r"[-+]?"
 _NUMBER = re.compile(
     rf"(?P<sign>{_SIGN})\s*(?P<currency>(?:\\\$|\$|£|€)\s*)?(?P<sign2>{_SIGN})\s*(?:"
@@ -43,7 +44,7 @@ _NUMBER = re.compile(
 )
 _SHORT_FRAC = re.compile(r"\\frac\s*(?:(\d)\s*(\d)|(\d)\s*(\{[^{}]*\})|(\{[^{}]*\})\s*(\d))(?!\d)")
 _THIN = re.compile(r",\s*\\!\s*")
-_GROUPED = re.compile(r"(?<![\d.,])\d{1,3}(?:(?:\\[,; ]|~)\d{3})+(?![\d.,])")
+_GROUPED = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:(?:\\[,; ]|~)\d{3})+(?![\d.,])")
 
 
 class Number(NamedTuple):
@@ -70,7 +71,7 @@ def read_number(text: str) -> Number | None:
         match = _NUMBER.fullmatch(_clean(text))
         if match is None:
             return None
-    return _value(match.groupdict())
+    return _value(match.groupdict(), match.group())
 
 
 def _clean(text: str) -> str:
@@ -92,10 +93,10 @@ def _clean(text: str) -> str:
 
 def _braced(match: re.Match[str]) -> str:
     top, bottom = (group for group in match.groups() if group)
-    return r"\frac{%s}{%s}" % (top.strip("{}"), bottom.strip("{}"))
+    return r"\frac{{{}}}{{{}}}".format(top.strip("{}"), bottom.strip("{}"))
 
 
-def _value(groups: dict[str, str | None]) -> Number | None:
+def _value(groups: dict[str, str | None], text: str) -> Number | None:
     negative = (groups["sign"] == "-") != (groups["sign2"] == "-")
     whole = groups["whole"] or groups["whole2"]
     decimal = False
@@ -110,10 +111,7 @@ def _value(groups: dict[str, str | None]) -> Number | None:
         top, bottom = _unsigned(groups["num"] or groups["num2"]), _unsigned(groups["den"] or groups["den2"])
         if not bottom:
             return None
-        value, decimal = (
-            top / bottom,
-            "." in (groups["num"] or groups["num2"] or "") + (groups["den"] or groups["den2"] or ""),
-        )
+        value, decimal = top / bottom, "." in text
         negative = negative != ((groups["nsign"] == "-") != (groups["dsign"] == "-"))
     else:
         plain = groups["plain"] or ""

@@ -132,8 +132,8 @@ def after_hashes(text: str) -> str | None:
 def last_statement(text: str, start: int = 0) -> tuple[int, int] | None:
     """Where the last "answer is", "answer:" begins and ends, if something follows it."""
     last = None
-    for last in _STATEMENT.finditer(text, start):
-        pass
+    for match in _STATEMENT.finditer(text, start):
+        last = match
     if last is None or not text[last.end() :].strip():
         return None
     return last.span()

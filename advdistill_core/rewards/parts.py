@@ -14,7 +14,7 @@ _STRUCTURES = {
     ),
 }
 _STEP = re.compile(
-    r"^\s*(?:step\s*\d+|\d{1,3}[.):]|[-*]\s|first\b|second\b|next\b|then\b|finally\b)", re.I | re.M
+    r"^[ \t]*(?:step[ \t]*\d|\d{1,3}[.):]|[-*][ \t]|(?:first|second|next|then|finally)\b)", re.I | re.M
 )
 _EQUATION = re.compile(
     r"(?<![\d.,=+*/^×÷-])(-?\d{1,12}(?:\.\d{1,9})?)\s*([-+*/×÷])\s*(-?\d{1,12}(?:\.\d{1,9})?)\s*=\s*"
@@ -73,7 +73,7 @@ def overlong(num_tokens: int, max_len: int, overlong_tokens: int) -> float:
     Source: the soft overlong punishment of DAPO (Yu et al. 2025), equation 13.
     """
     over = num_tokens - (max_len - overlong_tokens)
-    return -min(max(over / overlong_tokens, 0.0), 1.0)
+    return 0.0 - min(max(over / overlong_tokens, 0.0), 1.0)
 
 
 def equation_share(text: str) -> float:

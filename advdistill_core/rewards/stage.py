@@ -43,7 +43,7 @@ def run(
     prompts = _prompts(inputs["prompts"])
     total = inputs["responses"].manifest.rows
     with Grader(config.rewards) as grader:
-        ungradable = grader.check_references({key: answer for key, answer in prompts.items()})
+        ungradable = grader.check_references(prompts)
         if prompts and len(ungradable) == len(prompts):
             raise StageError(
                 f"stage verify: got no reference answer that can be graded ({len(prompts)} prompts, "
@@ -186,8 +186,8 @@ class _Verification:
     def check_error_rate(self) -> None:
         if self.error_frac() > self.rewards.max_error_frac:
             raise ErrorRateError(
-                f"stage verify: got {self.error_frac():.2%} of the answers in timeout or error, expected at "
-                f"most {self.rewards.max_error_frac:.2%} (rewards.max_error_frac). Raise rewards.timeout_s or "
+                f"stage verify: got {self.error_frac():.2%} of the answers in timeout or error, "
+                f"expected at most {self.rewards.max_error_frac:.2%} (rewards.max_error_frac). Raise rewards.timeout_s or "
                 "rewards.memory_bytes and run again: only those answers are graded again."
             )
 

@@ -128,7 +128,8 @@ def _serve(channel: socket.socket, policy_fields: dict[str, Any]) -> None:
     with channel.makefile("rb") as lines:
         for line in lines:
             for number, kind, fields, piece in json.loads(line):
-                answer = Answer(*fields[:4], tuple(fields[4]), fields[5])
+                task, reference, text, truncated, choices, source = fields
+                answer = Answer(task, reference, text, truncated, tuple(choices), source)
                 if kind == "reference":
                     send(number)
                     graded = Graded("correct" if judge.judge_reference(answer) else "error")

@@ -16,7 +16,7 @@ from advdistill_core.rewards.verifiers.base import Verifier
 _TAIL_CHARS = 20_000  # an unboxed answer further from the end is no final answer
 _MAX_FAST_CHARS = 2_000
 
-_PLAIN = r"-?(?:\$\s?)?-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:\s*\\?%)?"
+_PLAIN = r"-?(?:\$\s?)?-?(?:[1-9]\d{0,2}(?:,\d{3})+|\d+)(?:\.\d+)?(?:\s*\\?%)?"
 _AT_END = re.compile(rf"({_PLAIN})[\s.*]*\Z", re.ASCII)
 # An "answer is N" with nothing after it.
 _STATED = re.compile(rf"\s*(?:\*\*)?\s*({_PLAIN})[\s.*]*\Z", re.ASCII)
