@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from statistics import fmean, median
 
+from advdistill_core.rewards.parts import repetition
+
 _WORD = re.compile(r"\w+")
 _STEP = re.compile(
     r"^\s*(?:\d+[.):]\s|[-*•]\s|step\s+\d+)|\b(?:first|second|third|next|then|finally|therefore)\b[,:]",
@@ -147,13 +149,6 @@ def _evaluate(expression: str) -> float | None:
             total += term
             term = -value if operator == "-" else value
     return total + term
-
-
-def repetition(text: str) -> float:
-    """1 - distinct / total word 3-grams, lower case; 0 below 3 words."""
-    tokens = _WORD.findall(text.lower())
-    grams = list(zip(tokens, tokens[1:], tokens[2:], strict=False))
-    return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 
 def distinct_n(texts: Iterable[str], n: int) -> float | None:

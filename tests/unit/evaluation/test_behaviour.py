@@ -39,9 +39,7 @@ def test_steps_and_reflections() -> None:
     assert behaviour.count_reflections("Wait, let me check. Actually it waits; double-check.") == 4
 
 
-def test_repetition_and_distinct_n() -> None:
-    assert behaviour.repetition("a b") == 0
-    assert behaviour.repetition("a b c a b c") == pytest.approx(1 - 3 / 4)
+def test_distinct_n() -> None:
     assert behaviour.distinct_n(["a b a", "a b"], 1) == pytest.approx(2 / 5)
     assert behaviour.distinct_n(["a b a", "a b"], 2) == pytest.approx(2 / 3)
     assert behaviour.distinct_n(["a"], 2) is None

@@ -1,0 +1,44 @@
+"""Rows of the scores table as the arrays that the statistics take."""
+
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from advdistill_core.evaluation.statistics import Estimate
+from advdistill_core.rewards.types import UNDECIDED
+
+Row = Mapping[str, Any]
+
+
+def by_question(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    """The rows of each question, in the order of the table."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row["question_id"], []).append(row)
+    return found
+
+
+def matrix(questions: Collection[Sequence[Row]]) -> NDArray[np.float64]:
+    """(Q, S) of 1 correct, 0 not, NaN where nothing is known or there is no such sample."""
+    width = max((len(rows) for rows in questions), default=1)
+    x_QS = np.full((len(questions), width), np.nan)
+    for q, rows in enumerate(questions):
+        for s, row in enumerate(rows):
+            if row["verdict"] not in UNDECIDED:
+                x_QS[q, s] = row["verdict"] == "correct"
+    return x_QS
+
+
+def estimate(found: Estimate) -> dict[str, Any]:
+    """An estimate as JSON values."""
+    return {
+        "accuracy": None if math.isnan(found.value) else found.value,
+        "accuracy_se": None if math.isnan(found.se) else found.se,
+        "accuracy_low": found.low,
+        "accuracy_high": found.high,
+        "num_questions": found.num_questions,
+        "num_left_out": found.num_left_out,
+    }
