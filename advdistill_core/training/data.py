@@ -1,0 +1,135 @@
+"""From the tables to training rows: what is trained, as the student's tokens."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from advdistill_core.config.student import StudentConfig
+from advdistill_core.errors import InputError, StageError
+from advdistill_core.models import chat
+from advdistill_core.store import Artifact
+from advdistill_core.training.rows import Group, Row
+
+_COLUMNS = ["prompt_id", "sample_id", "text", "finish_reason"]
+Key = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Groups in the order of the responses, and what was left out.
+
+    Args:
+        groups: those with at least one trained response.
+        num_rows: trained responses.
+        too_long: responses with weight that are longer than `student.max_seq_tokens`.
+        empty: responses with weight that hold no token to learn.
+    """
+
+    groups: list[Group]
+    num_rows: int
+    too_long: list[Key]
+    empty: list[Key]
+
+
+def read_weights(weights: Artifact) -> dict[Key, float]:
+    """Weight times prompt weight of every response that is trained on.
+
+    Raises:
+        InputError: a weight is negative, which only the bounded second stage may use.
+        StageError: no response has any weight.
+    """
+    found: dict[Key, float] = {}
+    for table in weights.tables():
+        for row in table.to_pylist():
+            weight = row["weight"] * row["prompt_weight"]
+            if weight < 0:
+                raise InputError(
+                    f"weight of prompt {row['prompt_id']} sample {row['sample_id']}",
+                    weight,
+                    "0 or more",
+                    "The scheme linear gives negative weights, whose loss has no bound. Choose another "
+                    "weighting.scheme, such as positive, and student.negatives for the wrong responses.",
+                )
+            if weight > 0:
+                found[row["prompt_id"], row["sample_id"]] = weight
+    if not found:
+        raise StageError(_why_empty(weights.manifest.metrics))
+    return found
+
+
+def _why_empty(metrics: Mapping[str, Any]) -> str:
+    counts = ", ".join(
+        f"{metrics[name]} {name.replace('_', ' ')}"
+        for name in ("all_wrong", "ungradable", "all_correct", "mixed")
+        if name in metrics
+    )
+    return (
+        f"nothing to train on: every group was dropped ({counts or 'the weights table has no weight'}). "
+        "The teacher needs some correct answers: take easier prompts, a larger teacher.k or a better teacher."
+    )
+
+
+def read_groups(
+    prompts: Artifact, responses: Artifact, weights: Artifact, tokenizer: Any, config: StudentConfig
+) -> TrainingData:
+    """Tokenize the responses that have weight, with the student's tokenizer.
+
+    The end token is learned only after a response that came to its end by itself.
+
+    Raises:
+        StageError: nothing is left to train on.
+    """
+    wanted = read_weights(weights)
+    messages = {
+        row["prompt_id"]: row["messages"]
+        for table in prompts.tables("train")
+        for row in table.select(["prompt_id", "messages"]).to_pylist()
+    }
+    prompt_ids: dict[str, tuple[int, ...]] = {}
+    rows: dict[str, list[Row]] = {}
+    too_long: list[Key] = []
+    empty: list[Key] = []
+    for response in _rows_with_weight(responses, wanted):
+        name, key = response["prompt_id"], (response["prompt_id"], response["sample_id"])
+        if name not in prompt_ids:
+            text = chat.render(tokenizer, messages[name])
+            prompt_ids[name] = tuple(chat.encode(tokenizer, [text])[0])
+        completion = encode_completion(tokenizer, response["text"], response["finish_reason"] == "stop")
+        if not completion:
+            empty.append(key)
+        elif len(prompt_ids[name]) + len(completion) > config.max_seq_tokens:
+            too_long.append(key)
+        else:
+            rows.setdefault(name, []).append(Row(completion, wanted[key]))
+    groups = [Group(name, prompt_ids[name], tuple(members)) for name, members in rows.items()]
+    if not groups:
+        raise StageError(
+            f"nothing to train on: of {len(wanted)} responses with weight {len(too_long)} are longer than "
+            f"student.max_seq_tokens={config.max_seq_tokens} and {len(empty)} are empty."
+        )
+    return TrainingData(groups, sum(map(len, rows.values())), too_long, empty)
+
+
+def encode_completion(tokenizer: Any, text: str, ended: bool) -> tuple[int, ...]:
+    """Token ids of a response, with the end token if it came to its end."""
+    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return tuple([*ids, tokenizer.eos_token_id] if ended else ids)
+
+
+def _rows_with_weight(responses: Artifact, wanted: Mapping[Key, float]) -> Iterator[dict[str, Any]]:
+    """Responses that are trained on.
+
+    Raises:
+        StageError: a weight belongs to no response.
+    """
+    missing = set(wanted)
+    for table in responses.tables():
+        for row in table.select(_COLUMNS).to_pylist():
+            key = row["prompt_id"], row["sample_id"]
+            if key in wanted:
+                missing.discard(key)
+                yield row
+    if missing:
+        raise StageError(
+            f"weights: got a row for {min(missing)}, expected only prompts and samples of the responses."
+        )

@@ -1,0 +1,156 @@
+"""The stage `train` from tables to a model folder."""
+
+import io
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from advdistill_core import models
+from advdistill_core.config import DistillConfig
+from advdistill_core.errors import InputError, StageError
+from advdistill_core.models.tiny import NAME as TINY
+from advdistill_core.stages import TRAIN, plan_stage, run_stage
+from advdistill_core.store import Store, tables
+from advdistill_core.training.data import encode_completion, read_groups
+
+QUESTIONS = {"a": "1+1", "b": "2+2", "c": "3+4", "d": "5+1", "e": "0+9"}
+
+
+def write(store, name, rows, prefix="part", metrics=None):
+    out = store.begin(name, "1", "f", name)
+    out.write_tables([tables.from_rows(rows, tables.SCHEMAS[name])], prefix)
+    out.note(metrics=metrics or {})
+    return out.commit({}, {})
+
+
+def inputs_of(store, weights=None, text="The answer is {}.", finish="stop"):
+    """Five prompts with three responses each; the third is cut short."""
+    prompts = [
+        {
+            "prompt_id": name, "task": "math", "messages": [{"role": "user", "content": question}],
+            "reference_answer": "", "choices": [], "split": "train", "source": "test",
+        }
+        for name, question in QUESTIONS.items()
+    ]  # fmt: skip
+    responses, weight_rows = [], []
+    for name in QUESTIONS:
+        for i in range(3):
+            responses.append(
+                {
+                    "prompt_id": name, "sample_id": i, "text": text.format(i) if i else text.format(0) + "!",
+                    "finish_reason": "length" if i == 2 else finish, "num_tokens": 9,
+                    "teacher": "t", "seed": 0, "request_hash": "h",
+                }
+            )  # fmt: skip
+            weight = (weights or {}).get((name, i), [0.7, 0.3, 0.0][i] if weights is None else 0.0)
+            weight_rows.append(
+                {
+                    "prompt_id": name, "sample_id": i, "advantage": 0.0, "weight": weight,
+                    "prompt_weight": 1.0, "merged_into": None,
+                }
+            )  # fmt: skip
+    return {
+        "prompts": write(store, "prompts", prompts, "train"),
+        "responses": write(store, "responses", responses),
+        "weights": write(store, "weights", weight_rows, metrics={"all_wrong": 5, "mixed": 0}),
+    }
+
+
+def config(tmp_path, **student):
+    student = {"model": TINY, "groups_per_step": 2, "epochs": 2, "learning_rate": 1e-2, **student}
+    return DistillConfig(student=student, storage={"root": str(tmp_path)})
+
+
+def test_the_artifact_is_a_model_that_loads(tmp_path):
+    store, events = Store(str(tmp_path)), []
+    ref = run_stage(TRAIN, config(tmp_path), inputs_of(store), store, progress=events.append)
+    artifact = store.open(ref)
+    folder = str(artifact.local_path())
+    trained, before = models.load_model(folder), models.load_model(TINY)
+    tokenizer = models.load_tokenizer(folder)
+    assert tokenizer.chat_template == models.load_tokenizer(TINY).chat_template
+    ids = torch.tensor([tokenizer("hello")["input_ids"]])
+    assert (trained(ids).logits - before(ids).logits).abs().max() > 1e-3
+    log = pq.read_table(io.BytesIO(artifact.file("train_log.parquet"))).to_pylist()
+    assert [row["step"] for row in log] == [1, 2, 3, 4, 5, 6]  # 5 groups, 2 a step, 2 epochs
+    assert log[-1]["loss"] < log[0]["loss"]
+    # responses 0 and 1, each with its end token; 5 groups, 2 epochs
+    assert artifact.manifest.tokens == {"completion": 2 * 5 * (18 + 17)}
+    assert sum(row["completion_tokens"] for row in log) == 2 * 5 * (18 + 17)
+    steps = [e for e in events if e.unit == "steps" and e.total]
+    assert [(e.done, e.total) for e in steps] == [(i, 6) for i in range(1, 7)]
+    assert steps[-1].tokens == 2 * 5 * (18 + 17)
+    assert steps[-1].figures["loss"] == pytest.approx(log[-1]["loss"], rel=1e-6)
+    assert artifact.manifest.metrics["prefix_shared"]
+    assert not (artifact.local_path() / "work").exists()
+    assert str(tmp_path) not in artifact.file("config.json").decode()
+
+
+def test_running_twice_gives_the_same_bytes(tmp_path):
+    hashes = set()
+    for name in ("a", "b"):
+        store = Store(str(tmp_path / name))
+        ref = run_stage(TRAIN, config(tmp_path / name), inputs_of(store), store)
+        hashes.add(ref.content_hash)
+    assert len(hashes) == 1
+
+
+def test_the_identity_is_the_weights_not_the_name(tmp_path):
+    store = Store(str(tmp_path / "store"))
+    refs = inputs_of(store)
+    by_name = plan_stage(TRAIN, config(tmp_path), refs, store)
+    assert by_name.config["student"]["model"] == models.identity(TINY)
+    assert "batch_tokens" not in by_name.config["student"]
+
+
+def test_no_weight_at_all_says_why(tmp_path):
+    store = Store(str(tmp_path))
+    refs = inputs_of(store, weights={("a", 0): 0.0})
+    with pytest.raises(StageError, match=r"every group was dropped \(5 all wrong, 0 mixed\)"):
+        run_stage(TRAIN, config(tmp_path), refs, store)
+
+
+def test_negative_weights_are_refused(tmp_path):
+    store = Store(str(tmp_path))
+    refs = inputs_of(store, weights={("a", 0): 1.0, ("b", 1): -0.5})
+    with pytest.raises(InputError, match="prompt b sample 1"):
+        run_stage(TRAIN, config(tmp_path), refs, store)
+
+
+def test_too_long_rows_are_skipped_and_counted(tmp_path):
+    store = Store(str(tmp_path))
+    refs = inputs_of(store)
+    # 22 prompt tokens; response 0 has 18 tokens, response 1 has 17
+    ref = run_stage(TRAIN, config(tmp_path, max_seq_tokens=39), refs, store)
+    metrics = store.open(ref).manifest.metrics
+    assert (metrics["too_long"], metrics["num_responses"]) == (5, 5)
+    with pytest.raises(StageError, match=r"10 are longer than student\.max_seq_tokens=8"):
+        run_stage(TRAIN, config(tmp_path, max_seq_tokens=8), refs, store)
+
+
+def test_the_end_token_is_learned_only_where_the_response_ended():
+    tokenizer = models.load_tokenizer(TINY)
+    ended, cut = encode_completion(tokenizer, "ab", True), encode_completion(tokenizer, "ab", False)
+    assert ended == (*cut, tokenizer.eos_token_id)
+    assert tokenizer.decode(cut) == "ab"
+    assert encode_completion(tokenizer, "", False) == ()
+
+
+def test_groups_hold_what_has_weight(tmp_path):
+    store = Store(str(tmp_path))
+    refs = inputs_of(store, weights={("a", 0): 0.25, ("a", 2): 0.5, ("c", 1): 1.0}, finish="stop")
+    opened = {name: store.open(ref) for name, ref in refs.items()}
+    tokenizer = models.load_tokenizer(TINY)
+    data = read_groups(
+        opened["prompts"], opened["responses"], opened["weights"], tokenizer, config(tmp_path).student
+    )
+    assert [(g.prompt_id, [r.weight for r in g.rows]) for g in data.groups] == [
+        ("a", [0.25, 0.5]),
+        ("c", [1.0]),
+    ]
+    assert (
+        tokenizer.decode(data.groups[0].prompt) == "<|im_start|>user\n1+1<|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert data.groups[0].rows[0].completion[-1] == tokenizer.eos_token_id
+    assert data.groups[0].rows[1].completion[-1] != tokenizer.eos_token_id  # cut short
