@@ -158,6 +158,7 @@ def _close(reference: Fraction, answer: Fraction, rounded: bool, places: int) ->
     return reference == 0 or abs(reference - answer) * 100 <= abs(reference)
 
 
+_WORDS = re.compile(r"\\(?:text|mbox|textrm|textbf|textnormal|mathrm|mathbf)\s*\{([^{}]*)\}")
 _TOKEN = re.compile(r"\\[A-Za-z]+|\\.|\S", re.DOTALL)
 _SPACED_DIGITS = re.compile(r"(?<=\d)\s+(?=\d)")
 _NO_MEANING = frozenset(
@@ -197,5 +198,6 @@ def canonical(text: str) -> tuple[str, ...]:
 
     Two texts with equal tokens are the same formula; unequal tokens mean nothing.
     """
-    text = _SPACED_DIGITS.sub(r"\\space ", text.strip().rstrip("."))
+    text = _WORDS.sub(r" \1 ", text.strip()).rstrip(" .")
+    text = _SPACED_DIGITS.sub(r"\\space ", text)
     return tuple(_SAME.get(token, token) for token in _TOKEN.findall(text) if token not in _NO_MEANING)

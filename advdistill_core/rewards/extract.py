@@ -18,7 +18,7 @@ _JOINER = re.compile(
     r"(?:[A-Za-z][\w{}()]{0,12}\s*=\s*)?"
 )
 _PERCENT_AFTER = re.compile(r"\s*(?:\\\)|\$)?\s*(?:\\?%|percent(?:age)?\b|pct\b)", re.IGNORECASE)
-_STATEMENT = re.compile(r"\banswer\b(?:\s*(?:is|are)\b\s*:?|\s*[:=])", re.IGNORECASE)
+_STATEMENT = re.compile(r"\b(?i:answer)\b(?i:\s*(?:is|are)\b\s*:?|\s*[:=])|^A:", re.MULTILINE)
 _BOX_ONLY = re.compile(r"\s*\\(?:boxed|fbox)\s*\{([^{}]*(?:\{[^{}]*\}[^{}]*)*)\}\s*")
 _MAX_JOINER = 120
 _MAX_PEEL = 8

@@ -187,8 +187,8 @@ class _Verification:
         if self.error_frac() > self.rewards.max_error_frac:
             raise ErrorRateError(
                 f"stage verify: got {self.error_frac():.2%} of the answers in timeout or error, "
-                f"expected at most {self.rewards.max_error_frac:.2%} (rewards.max_error_frac). Raise rewards.timeout_s or "
-                "rewards.memory_bytes and run again: only those answers are graded again."
+                f"expected at most {self.rewards.max_error_frac:.2%} (rewards.max_error_frac). "
+                "Raise rewards.timeout_s or rewards.memory_bytes and run again: only those are graded again."
             )
 
 

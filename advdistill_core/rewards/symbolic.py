@@ -10,6 +10,8 @@ from functools import lru_cache
 from typing import Any
 
 from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
+from sympy import Expr, UnevaluatedExpr
+from sympy.core.function import AppliedUndef
 
 from advdistill_core.config import PolicyConfig
 from advdistill_core.rewards.types import Graded, Part
@@ -17,6 +19,8 @@ from advdistill_core.rewards.verifiers.math import bare
 
 logging.getLogger("math_verify").setLevel(logging.CRITICAL)
 
+_DIGITS = 20
+_FAR = 1e-3  # relative; far wider than any rounding that counts as equal
 _BOTH = (LatexExtractionConfig(), ExprExtractionConfig())
 _FORMS = {"both": _BOTH, "latex": _BOTH[:1], "text": _BOTH[1:]}
 _UPRIGHT = re.compile(r"\\(?:mathrm|operatorname|rm)\s*\{\s*([ei])\s*\}")
@@ -35,8 +39,20 @@ def compare(reference: str, part: Part, policy: PolicyConfig) -> Graded:
     found = _parse(part.text, "both" if part.text.startswith("\\boxed") else policy.answer_forms)
     if not found:
         return Graded("unparsed", part.extracted)
-    same = _equal(gold, found, policy)
+    same = not _clearly_differ(gold, found) and _equal(gold, found, policy)
     return Graded("correct" if same else "wrong", part.extracted or _shown(found))
+
+
+def _clearly_differ(gold: tuple[Any, ...], found: list[Any]) -> bool:
+    """Whether both are constants whose values are far apart: spares a costly simplification."""
+    one, other = gold[0], found[0]
+    for value in (one, other):
+        if not isinstance(value, Expr) or value.free_symbols or value.has(UnevaluatedExpr, AppliedUndef):
+            return False
+    one, other = one.evalf(_DIGITS), other.evalf(_DIGITS)
+    if not (one.is_Float or one.is_Integer) or not (other.is_Float or other.is_Integer):
+        return False
+    return bool(abs(one - other) > _FAR * max(1, abs(one)))
 
 
 def equals_itself(reference: str, policy: PolicyConfig) -> bool:
@@ -60,7 +76,7 @@ def _gold(reference: str, forms: str) -> tuple[Any, ...]:
 
 def _parse(text: str, forms: str) -> list[Any]:
     # math-verify takes an upright e for a unit and drops it: 1 + 1/e would equal 1 - 1/e.
-    text = _UPRIGHT.sub(r" \1 ", text)
+    text = _UPRIGHT.sub(r"{\1}", text)
     return parse(text, extraction_config=_FORMS[forms], parsing_timeout=None)  # type: ignore[no-any-return]
 
 

@@ -34,6 +34,10 @@ class Verifier:
         """Decide on a piece of the response. What it raises becomes the verdict `error`."""
         raise NotImplementedError
 
+    def second_opinion(self, answer: Answer) -> Graded | None:
+        """What an independent grader says of the whole response; None if there is none."""
+        return None
+
     def glance_reference(self, answer: Answer) -> bool | None:
         """Whether the reference can be graded against; None if `judge_reference` must say."""
         return None

@@ -1,8 +1,8 @@
 """Mathematical answers: numbers exactly and at once, all else by math-verify.
 
 Where the answer stands, in this order: `<answer>` tags; the last box, unless an explicit
-"answer is" follows it; the last `####`; the last "answer is"/"answer:"; the last number
-or formula of the text.
+"answer is" follows it; the last `####`; the last "answer is", "answer:" or "A:"; the last
+number or formula of the text.
 """
 
 import re
@@ -15,15 +15,14 @@ from advdistill_core.rewards.verifiers.base import Verifier
 
 _TAIL_CHARS = 20_000  # an unboxed answer further from the end is no final answer
 _MAX_FAST_CHARS = 2_000
+_END_CHARS = 200
 
 _PLAIN = r"-?(?:\$\s?)?-?(?:[1-9]\d{0,2}(?:,\d{3})+|\d+)(?:\.\d+)?(?:\s*\\?%)?"
 _AT_END = re.compile(rf"({_PLAIN})[\s.*]*\Z", re.ASCII)
-# An "answer is N" with nothing after it.
-_STATED = re.compile(rf"\s*(?:\*\*)?\s*({_PLAIN})[\s.*]*\Z", re.ASCII)
-# Before a final number, these make it part of an expression or of another number.
-_GLUE = re.compile(r"[-+*/^×÷·(\[{,.\d\\_:<>≈~|!]\s*\Z|[A-Za-z_$€£]\Z|\bto\s*\Z|\b(?:and|or)\s*\Z", re.ASCII)
-_ANSWER_WORD = re.compile("answer", re.IGNORECASE)
-_BEFORE_CHARS = 40
+_STATED = re.compile(rf"[\s*]*({_PLAIN})[\s.*]*\Z", re.ASCII)
+# What may stand before a final number; anything else could make it part of an expression.
+_BEFORE = re.compile(r"(?:\A|=[ \t]*|[A-Za-z:;,.!?][ \t]+|\n)\s*\Z", re.ASCII)
+_OPERATOR_WORD = re.compile(r"\b(?:to|and|or|x|X|by|over|of)\s*\Z|[\d)]\s*[,:;]\s*\Z", re.ASCII)
 
 
 class MathVerifier(Verifier):
@@ -35,13 +34,10 @@ class MathVerifier(Verifier):
         text = extract.visible(answer.text, self.policy.ignore_think)
         tagged = extract.in_answer_tags(text)
         text = text if tagged is None else tagged
-        boxed = (
-            extract.boxed_answer(text, self.policy.boxes) if "\\boxed" in text or "\\fbox" in text else None
-        )
+        boxed = extract.boxed_answer(text, self.policy.boxes)
         if boxed is not None:
             contents, end = boxed
-            stated = None if self.policy.require_boxed else extract.last_statement(text, end)
-            if stated is None:
+            if self.policy.require_boxed or extract.last_statement(text, end) is None:
                 return self._boxed(answer.reference, contents)
         elif self.policy.require_boxed:
             return Graded("unparsed")
@@ -64,31 +60,12 @@ class MathVerifier(Verifier):
             return self._compare(reference, found) or Part(f"${found}$", found)
         stated = extract.last_statement(text)
         if self.policy.answer_forms != "latex":
-            found = self._clear_number(text, stated)
-            if found is not None:
-                graded = self._compare(reference, found)
-                if graded is not None:
-                    return graded
+            found = _clear_number(text, stated)
+            graded = None if found is None else self._compare(reference, found)
+            if graded is not None:
+                return graded
         start = stated[0] if stated else max(0, len(text) - _TAIL_CHARS)
         return Part(text[start : start + _TAIL_CHARS])
-
-    def _clear_number(self, text: str, stated: tuple[int, int] | None) -> str | None:
-        """A plain number that ends the text and is nothing but the final answer."""
-        if stated:
-            match = _STATED.match(text, stated[1]) if len(text) - stated[1] <= 200 else None
-            return match.group(1) if match else None
-        if _ANSWER_WORD.search(text):
-            return None
-        tail = text[-200:]
-        match = _AT_END.search(tail)
-        if match is None:
-            return None
-        before = tail[max(0, match.start() - _BEFORE_CHARS) : match.start()]
-        if _GLUE.search(before) and not before.endswith(("A: ", "A:")):
-            return None
-        if match.start() == 0 and len(text) > 200:  # the number may start further left
-            return None
-        return match.group(1)
 
     def _compare(self, reference: str, content: str) -> Graded | None:
         """Decide where both sides are understood in full, or are the same formula."""
@@ -107,6 +84,11 @@ class MathVerifier(Verifier):
 
         return compare(answer.reference, part, self.policy)
 
+    def second_opinion(self, answer: Answer) -> Graded | None:
+        from advdistill_core.rewards.symbolic import compare
+
+        return compare(answer.reference, Part(extract.visible(answer.text)), self.policy)
+
     def glance_reference(self, answer: Answer) -> bool | None:
         reference = answer.reference.strip()
         if not reference:
@@ -117,6 +99,21 @@ class MathVerifier(Verifier):
         from advdistill_core.rewards.symbolic import equals_itself
 
         return equals_itself(answer.reference, self.policy)
+
+
+def _clear_number(text: str, stated: tuple[int, int] | None) -> str | None:
+    """A plain number that ends the text and can be nothing but the final answer."""
+    if stated:
+        match = _STATED.match(text, stated[1]) if len(text) - stated[1] <= _END_CHARS else None
+        return match.group(1) if match else None
+    tail = text[-_END_CHARS:]
+    match = _AT_END.search(tail)
+    if match is None or (match.start() == 0 and len(text) > _END_CHARS):  # it may start further left
+        return None
+    before = tail[max(0, match.start() - 20) : match.start()]
+    if not _BEFORE.search(before) or _OPERATOR_WORD.search(before):
+        return None
+    return match.group(1)
 
 
 def bare(reference: str) -> str:
