@@ -23,14 +23,14 @@ def zscore(rewards: Floats, config: WeightingConfig) -> Floats:
     scale = max(std, config.s_min) + config.eps
     if scale == 0:  # then all rewards are equal
         return centred
-    return np.asarray(centred / scale)
+    return np.asarray(centred / scale, dtype=np.float64)
 
 
 def mean(rewards: Floats, config: WeightingConfig) -> Floats:
     """r - mean; exactly 0 where all rewards are equal, whatever the mean rounds to."""
     if np.all(rewards == rewards[0]):
         return np.zeros_like(rewards)
-    return rewards - rewards.mean()
+    return np.asarray(rewards - rewards.mean())
 
 
 def loo(rewards: Floats, config: WeightingConfig) -> Floats:
@@ -46,7 +46,7 @@ def rank(rewards: Floats, config: WeightingConfig) -> Floats:
         return np.zeros(1)
     _, inverse, counts = np.unique(rewards, return_inverse=True, return_counts=True)
     average_rank = np.cumsum(counts) - (counts + 1) / 2  # 0-based
-    return 2.0 * average_rank[inverse] / (k - 1) - 1.0
+    return np.asarray(2.0 * average_rank[inverse] / (k - 1) - 1.0)
 
 
 def raw(rewards: Floats, config: WeightingConfig) -> Floats:
