@@ -7,6 +7,8 @@ calling process, where nothing can kill it.
 import re
 from typing import NamedTuple
 
+from advdistill_core.config import PolicyConfig
+
 _BOX_TOKEN = re.compile(r"\\(?:boxed|fbox)\s*\{|(?<!\\)\\[{}]|[{}]")
 _BOX_WORD = re.compile(r"\\(?:boxed|fbox)\b")
 # What may stand between two boxes that are one answer: math delimiters, spacing, a comma,
@@ -119,6 +121,27 @@ def _innermost(content: str) -> str:
             break
         content = inner.group(1)
     return content
+
+
+def final_text(text: str, policy: PolicyConfig) -> str | None:
+    """The final answer as text: tags, the last box, "the answer is ...", else all of it.
+
+    Returns:
+        The text without surrounding space; None if there is none.
+    """
+    shown = visible(text, policy.ignore_think)
+    tagged = in_answer_tags(shown)
+    if tagged is not None:
+        return tagged.strip() or None
+    boxed = boxed_answer(shown, policy.boxes)
+    if boxed is not None:
+        return ", ".join(content.strip() for content in boxed[0]) or None
+    if policy.require_boxed:
+        return None
+    stated = last_statement(shown)
+    if stated is not None:
+        shown = shown[stated[1] :].strip().split("\n", 1)[0].strip("*")
+    return shown.strip() or None
 
 
 def after_hashes(text: str) -> str | None:

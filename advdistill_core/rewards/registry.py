@@ -12,6 +12,13 @@ GROUP = "advdistill.verifiers"
 _HERE = "advdistill_core.rewards.verifiers"
 BUILT_IN = {
     "math": f"{_HERE}.math:MathVerifier",
+    "choice": f"{_HERE}.choice:ChoiceVerifier",
+    "exact": f"{_HERE}.exact:ExactVerifier",
+    "numeric": f"{_HERE}.numeric:NumericVerifier",
+    "regex": f"{_HERE}.regex:RegexVerifier",
+    "json": f"{_HERE}.json:JsonVerifier",
+    "reasoning_gym": f"{_HERE}.reasoning_gym:ReasoningGymVerifier",
+    "python": f"{_HERE}.python:PythonVerifier",
 }
 
 
