@@ -8,7 +8,7 @@ from prefect import flow
 from advdistill_core.config import DistillConfig
 from advdistill_core.store import Store
 from flows.precheck import precheck
-from flows.recorder import RunRecorder
+from flows.recorder import FromStage, RunRecorder
 from tasks.evaluate import evaluate
 from tasks.generate import generate
 from tasks.load import load
@@ -19,14 +19,15 @@ from tasks.weigh import weigh
 
 
 @flow(name="distill", flow_run_name="{config.name}")
-def distill(config: DistillConfig) -> dict[str, Any]:
+def distill(config: DistillConfig, from_stage: FromStage = "first missing") -> dict[str, Any]:
     """Distil a teacher's weighted responses into a student and measure what it gained.
 
     Args:
         config: everything the run needs; each stage reads only its own part.
+        from_stage: make this stage's result, and what follows, anew although it is there.
     """
     precheck(config)
-    run = RunRecorder(config)
+    run = RunRecorder(config, from_stage)
     prompts = run.step(load)
     before = run.step(evaluate, prompts, model="student_before", label="evaluate before")
     responses = run.step(generate, prompts)

@@ -1,48 +1,80 @@
 """Runs a flow's tasks one after the other and keeps the run's record up to date."""
 
+import inspect
 import time
-from typing import Any
+from typing import Any, Literal
 
 from prefect import Task
 from prefect.artifacts import create_link_artifact, create_table_artifact
-from prefect.runtime import flow_run
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.runtime import deployment, flow_run
+from prefect.tasks import exponential_backoff
+from pydantic import ValidationError
 
 from advdistill_core.config import DistillConfig
+from advdistill_core.errors import BudgetError, ErrorRateError, InputError
+from advdistill_core.stages import STAGES, plan_stage
 from advdistill_core.store import ArtifactRef, Store
 from flows.run_record import FOLDER, RunRecord, StageRecord, headline_figures
-from tasks.cache import result_folder
+from tasks.cache import result_folder, split_arguments
+
+FromStage = Literal["first missing", "load", "generate", "verify", "weigh", "train", "evaluate", "publish"]
+_ORDER = list(STAGES)
+_POOL_RETRIES = 2
+_RETRY_FACTOR_S = 10
+_RETRY_JITTER = 0.5
 
 
 class RunRecorder:
-    """Runs tasks one after the other and keeps the run's record up to date."""
+    """Runs tasks one after the other and keeps the run's record up to date.
 
-    def __init__(self, config: DistillConfig) -> None:
+    Args:
+        from_stage: make this stage's artifacts and those of what follows anew, once in the
+            life of the run: a retry of the run keeps what the first attempt made.
+    """
+
+    def __init__(self, config: DistillConfig, from_stage: FromStage = "first missing") -> None:
         self.config = config
+        self.from_stage = from_stage
+        _check_root(config.storage.root)
         self.store = Store(config.storage.root, config.storage.deep_verify)
+        run_id = flow_run.id or "local"
         self.record = RunRecord(
-            run_id=flow_run.id or "local",
+            run_id=run_id,
             name=config.name,
             state="running",
             started_at=time.time(),
+            remade=self._remade_before(run_id),
             config=config.model_dump(mode="json"),
         )
         self._save()
 
-    def step(self, task: Task[..., ArtifactRef], *args: Any, label: str = "", **kwargs: Any) -> ArtifactRef:
-        """Run a stage's task and note how it went."""
+    def step(
+        self,
+        task: Task[..., ArtifactRef],
+        *args: Any,
+        label: str = "",
+        config: DistillConfig | None = None,
+        **kwargs: Any,
+    ) -> ArtifactRef:
+        """Run a stage's task and note how it went.
+
+        Args:
+            label: name of the step in the record; the task's name without one.
+            config: used for this step in place of the run's.
+        """
         began = time.monotonic()
-        folder = result_folder(self.config)
-        configured = task.with_options(result_storage=folder) if folder else task
-        state = configured(self.config, *args, return_state=True, **kwargs)
+        label, config = label or task.name, config or self.config
+        self._drop_if_asked(task, label, config, args, kwargs)
+        state = self._configured(task)(config, *args, return_state=True, **kwargs)
         try:
-            ref = state.result()
+            ref: ArtifactRef = state.result()
         except BaseException as error:
             self.fail(error)
             raise
-        outcome = "cached" if state.name == "Cached" else ref.outcome
-        self.record.stages[label or task.name] = StageRecord(
+        self.record.stages[label] = StageRecord(
             stage=task.name,
-            outcome=outcome,
+            outcome="cached" if state.name == "Cached" else ref.outcome,
             rows=ref.rows,
             seconds=round(time.monotonic() - began, 3),
             uri=ref.uri,
@@ -56,20 +88,91 @@ class RunRecorder:
         self.record.seconds = time.time() - self.record.started_at
         self._save()
 
-    def finish(self, report: ArtifactRef, metrics: dict[str, Any]) -> dict[str, Any]:
+    def finish(
+        self, report: ArtifactRef | None = None, metrics: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
         """Note the result and show it in the Prefect UI."""
-        self.record.state, self.record.metrics = "completed", metrics
-        self.record.report = f"{report.uri}/report.html"
+        self.record.state, self.record.metrics = "completed", metrics or {}
+        self.record.report = f"{report.uri}/report.html" if report else None
         self.record.seconds = time.time() - self.record.started_at
         self._save()
         stages = self.record.stages.items()
         table = [{"stage": label, **s.model_dump(exclude={"stage"})} for label, s in stages]
         create_table_artifact(table=table, key="stages", description=f"Stages of {self.config.name}")
-        headline = [{"figure": name, "value": value} for name, value in headline_figures(metrics).items()]
-        create_table_artifact(table=headline, key="result", description=f"Result of {self.config.name}")
-        create_link_artifact(link=self.record.report, key="report", description="The report")
-        return self.record.model_dump(mode="json", exclude={"config"})
+        headline = [{"figure": name, "value": v} for name, v in headline_figures(self.record.metrics).items()]
+        if headline:
+            create_table_artifact(table=headline, key="result", description=f"Result of {self.config.name}")
+        if self.record.report:
+            create_link_artifact(link=self.record.report, key="report", description="The report")
+        return self.record.model_dump(mode="json", exclude={"config", "remade"})
+
+    def _configured(self, task: Task[..., ArtifactRef]) -> Task[..., ArtifactRef]:
+        """The task with its records beside the artifacts and, on pools, with retries."""
+        options: dict[str, Any] = {}
+        folder = result_folder(self.config)
+        if folder:
+            options["result_storage"] = folder
+        if self.config.placement == "pools":
+            options |= {
+                "retries": _POOL_RETRIES,
+                "retry_delay_seconds": exponential_backoff(_RETRY_FACTOR_S),
+                "retry_jitter_factor": _RETRY_JITTER,
+                "retry_condition_fn": _may_help,
+            }
+        return task.with_options(**options)
+
+    def _drop_if_asked(
+        self,
+        task: Task[..., ArtifactRef],
+        label: str,
+        config: DistillConfig,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> None:
+        """Remove the step's artifact if `from_stage` says so and this run did not make it."""
+        if not _is_after(self.from_stage, task.name, label) or label in self.record.remade:
+            return
+        arguments = inspect.signature(task.fn).bind(config, *args, **kwargs).arguments
+        refs, params = split_arguments(arguments)
+        plan = plan_stage(STAGES[task.name], config, refs, self.store, params)
+        with self.store.lock(task.name, plan.fingerprint):
+            self.store.files.remove(f"{task.name}/{plan.fingerprint}")
+        self.record.remade.append(label)
+        self._save()
+
+    def _remade_before(self, run_id: str) -> list[str]:
+        """What an earlier attempt of this run made anew."""
+        try:
+            body = self.store.files.read(f"{FOLDER}/{run_id}.json")
+            return RunRecord.model_validate_json(body).remade
+        except (FileNotFoundError, ValidationError):
+            return []
 
     def _save(self) -> None:
         body = self.record.model_dump_json(indent=1).encode()
         self.store.files.write(f"{FOLDER}/{self.record.run_id}.json", body)
+
+
+def _is_after(from_stage: FromStage, stage: str, label: str) -> bool:
+    """Whether a step is `from_stage` or follows it."""
+    if from_stage == "first missing":
+        return False
+    if label == "evaluate before":  # needs the questions and a model that is there already
+        return from_stage in ("load", "evaluate")
+    return _ORDER.index(stage) >= _ORDER.index(from_stage)
+
+
+def _may_help(task: Task[..., Any], run: TaskRun, state: State) -> bool:
+    """Whether running a failed task again may end differently."""
+    error = state.result(raise_on_failure=False)
+    if isinstance(error, InputError | BudgetError | ErrorRateError):
+        return False
+    return not getattr(error, "final", False)
+
+
+def _check_root(root: str) -> None:
+    """A worker runs flows in a temporary folder, where a relative root would be lost."""
+    if deployment.id and not root.startswith("/") and "://" not in root:
+        raise InputError(
+            "storage.root", root, "an absolute folder or a URI such as s3://bucket/prefix", "Give it in full."
+        )

@@ -31,6 +31,7 @@ class RunRecord(BaseModel):
     metrics: dict[str, Any] = {}
     report: str | None = None
     error: str | None = None
+    remade: list[str] = []
     config: dict[str, Any] = {}
 
 

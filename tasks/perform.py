@@ -11,13 +11,17 @@ from tasks.progress import Reporter
 
 
 def perform(stage: Stage, config: DistillConfig, **arguments: Any) -> ArtifactRef:
-    """Run a stage in this process, or in a child when it loads a model.
+    """Run a stage in this process; one that loads a model in a child or on the GPU pool.
 
     Args:
         arguments: the stage's input references and variant parameters, by name.
     """
     refs, params = split_arguments(arguments)
     progress = Reporter(stage.name)
+    if stage.own_process and config.placement == "pools":
+        from tasks.placement import run_on_pool
+
+        return run_on_pool(stage, config, refs, params, progress)
     if stage.own_process:
         return run_in_child(stage, config, refs, params, progress)
     store = Store(config.storage.root, config.storage.deep_verify)

@@ -6,7 +6,7 @@ from typing import cast
 from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
-from prefect.context import TaskRunContext
+from prefect.context import FlowRunContext, TaskRunContext
 
 from advdistill_core.progress import Event, Progress, silent
 
@@ -24,18 +24,22 @@ class Reporter:
         self.stage = stage
         self._artifact: UUID | None = None
         self._last = 0.0
-        self._in_task = TaskRunContext.get() is not None
+        self._in_run = (TaskRunContext.get() or FlowRunContext.get()) is not None
 
     def __call__(self, event: Event) -> None:
         display.get()(event)
         now = time.monotonic()
         finished = event.total > 0 and event.done >= event.total
-        if not self._in_task or event.total == 0 or (now - self._last < _UPDATE_EVERY_S and not finished):
+        if not self._in_run or event.total == 0 or (now - self._last < _UPDATE_EVERY_S and not finished):
             return
         self._last = now
         percent = min(100.0, 100.0 * event.done / event.total)
         figures = ", ".join(f"{name} {value:.4g}" for name, value in event.figures.items())
         text = f"{self.stage}: {event.done} of {event.total} {event.unit} {figures}".strip()
+        self.show(percent, text)
+
+    def show(self, percent: float, text: str) -> None:
+        """Set the progress artifact of this run, making it the first time."""
         if self._artifact is None:
             self._artifact = cast(UUID, create_progress_artifact(percent, description=text))
         else:

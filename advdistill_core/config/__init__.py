@@ -9,6 +9,7 @@ from typing import Literal
 from advdistill_core.config.base import Section, setting
 from advdistill_core.config.evaluation import EvaluationConfig
 from advdistill_core.config.prompts import Family, PromptsConfig, PromptSource
+from advdistill_core.config.redistill import RedistillConfig
 from advdistill_core.config.rewards import PolicyConfig, RewardsConfig
 from advdistill_core.config.student import StudentConfig
 from advdistill_core.config.teacher import TeacherConfig
@@ -46,8 +47,11 @@ class DistillConfig(Section):
     student: StudentConfig = setting(StudentConfig, "Student", "Who learns.")
     evaluation: EvaluationConfig = setting(EvaluationConfig, "Evaluation", "How models are measured.")
     storage: StorageConfig = setting(StorageConfig, "Storage", "Where the tables and the student are kept.")
-    placement: Literal["local"] = setting(
-        "local", "Placement", "local: all stages as processes on this machine.", affects_result=False
+    placement: Literal["local", "pools"] = setting(
+        "local",
+        "Placement",
+        "local: all stages as processes of this run; pools: those that load a model on the gpu work pool.",
+        affects_result=False,
     )
 
 
@@ -58,6 +62,7 @@ __all__ = [
     "PolicyConfig",
     "PromptSource",
     "PromptsConfig",
+    "RedistillConfig",
     "RewardsConfig",
     "Section",
     "StorageConfig",

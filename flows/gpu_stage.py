@@ -1,0 +1,37 @@
+"""The flow `stage`: one stage that loads a model, as a run of its own on the GPU pool."""
+
+from typing import Any, Literal
+
+from prefect import State, flow
+from prefect.states import Completed, Failed
+
+from advdistill_core.child import run_in_child
+from advdistill_core.config import DistillConfig
+from advdistill_core.errors import AdvDistillError
+from advdistill_core.stages import STAGES
+from advdistill_core.store import ArtifactRef
+from tasks.progress import Reporter
+
+_TIMEOUT_S = 7 * 24 * 3600
+
+
+@flow(name="stage", timeout_seconds=_TIMEOUT_S, persist_result=False)
+def gpu_stage(
+    stage: Literal["generate", "train", "evaluate"],
+    config: DistillConfig,
+    inputs: dict[str, ArtifactRef],
+    params: dict[str, Any],
+) -> State[Any]:
+    """Run one stage; other flows start this one, people rarely do.
+
+    Args:
+        stage: the stage.
+        config: the run's configuration.
+        inputs: references to the stage's inputs, by name.
+        params: the stage's variant.
+    """
+    try:
+        ref = run_in_child(STAGES[stage], config, inputs, params, Reporter(stage))
+    except AdvDistillError as error:  # its name tells the parent whether a retry can help
+        return Failed(name=type(error).__name__, message=str(error))
+    return Completed(message=f"{ref.outcome}: {ref.rows} rows in {ref.uri}")

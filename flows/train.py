@@ -1,0 +1,37 @@
+"""The flow `train`: from questions to a student, without measuring it."""
+
+from typing import Any
+
+from prefect import flow
+
+from advdistill_core.config import DistillConfig
+from advdistill_core.store import ArtifactRef
+from flows.precheck import precheck
+from flows.recorder import FromStage, RunRecorder
+from tasks.generate import generate
+from tasks.load import load
+from tasks.train import train
+from tasks.verify import verify
+from tasks.weigh import weigh
+
+
+@flow(name="train", flow_run_name="{config.name}")
+def train_flow(config: DistillConfig, from_stage: FromStage = "first missing") -> dict[str, Any]:
+    """Train a student; the stages before it are done where their results are missing.
+
+    Args:
+        config: as for `distill`.
+        from_stage: make this stage's result, and what follows, anew although it is there.
+    """
+    precheck(config)
+    run = RunRecorder(config, from_stage)
+    make_student(run, run.step(load))
+    return run.finish()
+
+
+def make_student(run: RunRecorder, prompts: ArtifactRef, config: DistillConfig | None = None) -> ArtifactRef:
+    """Train a student on the training questions of a prompts table."""
+    responses = run.step(generate, prompts, config=config)
+    rewards = run.step(verify, prompts, responses, config=config)
+    weights = run.step(weigh, responses, rewards, config=config)
+    return run.step(train, prompts, responses, weights, config=config)
