@@ -192,7 +192,7 @@ _SAME = {
 }
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=512)
 def canonical(text: str) -> tuple[str, ...]:
     """LaTeX tokens without those that only change how a formula looks.
 

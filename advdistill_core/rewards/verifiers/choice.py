@@ -19,18 +19,19 @@ _SHORT_CHARS = 80
 _DECORATION = r"[\s*_`$({\[\\\"']{0,12}(?:(?:boxed|text|textbf|mathrm|mathbf)\s{0,2}\{[\s*$(\\]{0,6}){0,3}"
 _LETTER = r"([A-Z])(?![A-Za-z'’+\-])"
 # "The answer is A dog" and "the answer is I think": articles and pronouns, not letters.
-_NO_WORD = r"(?![ \t]+(?!and\b|or\b|because\b|since\b|as\b|is\b|with\b|for\b)[a-z])"
-_OF = r"(?:[ \t]+(?i:to|that|which|from|for|of|among|the|this|question)\b[^.:\n]{0,120}?)?"
-_VERB = r"[ \t]*\*{0,2}[ \t]*(?i:is|are|would be|should be|must be)\b[ \t]*:?"
+_NO_WORD = r"(?![ \t]{1,9}(?!and\b|or\b|because\b|since\b|as\b|is\b|with\b|for\b)[a-z])"
+# Every gap is bounded: a run of spaces that several parts could match costs their product.
+_OF = r"(?:[ \t]{1,3}(?i:to|that|which|from|for|of|among|the|this|question)\b[^.:\n]{0,120}?)?"
+_VERB = r"[ \t]{0,3}\*{0,2}[ \t]{0,3}(?i:is|are|would be|should be|must be)\b[ \t]{0,3}:?"
 _LEAD = re.compile(
-    rf"\b(?i:answer)(?i:[ \t]+(?:choice|option|letter))?(?:{_OF}{_VERB}|[ \t]*\*{{0,2}}[:=])"
+    rf"\b(?i:answer)(?i:[ \t]{{1,3}}(?:choice|option|letter))?(?:{_OF}{_VERB}|[ \t]{{0,3}}\*{{0,2}}[:=])"
     rf"|\b(?i:option|choice){_OF}{_VERB}"
     # Whatever "is (C)" is spoken of as the answer: letters in brackets are options.
-    r"|\b(?:is|are|be)\b[ \t]*:?(?=[\s*]{0,4}\([A-Z]\))"
+    r"|\b(?:is|are|be)\b[ \t]{0,3}:?(?=[\s*]{0,4}\([A-Z]\))"
 )
 _AFTER_LEAD = re.compile(rf"{_DECORATION}{_LETTER}")
-_LOWER_AFTER_LEAD = re.compile(r"\s{0,3}(?:\(([a-z])\)|([a-z])[.)]?[ \t]*$)", re.MULTILINE)
-_MORE_LETTERS = re.compile(r"\)?\s*(?:,|and\b|or\b|/|&|\s)+\s*(?:and|or)?\s*\(?([A-Z])(?![A-Za-z'’])\)?")
+_LOWER_AFTER_LEAD = re.compile(r"\s{0,3}(?:\(([a-z])\)|([a-z])[.)]?[ \t]{0,3}$)", re.MULTILINE)
+_MORE_LETTERS = re.compile(r"\)?\s{0,3}(?:(?:,|and\b|or\b|/|&)\s{0,3}){1,2}\(?([A-Z])(?![A-Za-z'’])\)?")
 _WORD_AFTER = re.compile(_NO_WORD)
 _ONLY_LETTER = re.compile(rf"{_DECORATION}([A-Z])[\s*_`$)}}\]\\.:\"']*", re.ASCII)
 _LINE_START = re.compile(r"^[ \t*_]{0,4}\(?([A-Z])(?:\)|[.:](?=\s|\*|$))", re.MULTILINE)
