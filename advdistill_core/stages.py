@@ -56,6 +56,7 @@ class Stage:
 
 
 LOAD = Stage("load", "1", "advdistill_core.prompts.stage", "prompts", ("prompts",))
+SELECT = Stage("select", "1", "advdistill_core.prompts.select", None, (), {"prompts": "", "before": ""})
 GENERATE = Stage(
     "generate", "1", "advdistill_core.teachers.stage", "responses", ("teacher",), {"prompts": "train"}, True
 )
@@ -109,7 +110,7 @@ PUBLISH = Stage(
         "scores_after": "",
     },
 )
-STAGES = {s.name: s for s in (LOAD, GENERATE, VERIFY, WEIGH, TRAIN, EVALUATE, PUBLISH)}
+STAGES = {s.name: s for s in (LOAD, SELECT, GENERATE, VERIFY, WEIGH, TRAIN, EVALUATE, PUBLISH)}
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from advdistill_core.errors import AdvDistillError, InputError
+from flows.commands import serve
 
 app = typer.Typer(
     name="advdistill",
@@ -129,6 +130,9 @@ def _show_summary(summary: dict[str, Any]) -> None:
         figures.add_row(name, value)
     console.print(figures)
     console.print(f"Report: {summary['report']}", soft_wrap=True)
+
+
+serve.register(app)
 
 
 def guarded(command: Callable[[], Any]) -> int:

@@ -10,6 +10,7 @@ from advdistill_core.config import DistillConfig
 from advdistill_core.errors import AdvDistillError
 from advdistill_core.stages import STAGES
 from advdistill_core.store import ArtifactRef
+from flows.tied import end_with_owner
 from tasks.progress import Reporter
 
 _TIMEOUT_S = 7 * 24 * 3600
@@ -30,6 +31,7 @@ def gpu_stage(
         inputs: references to the stage's inputs, by name.
         params: the stage's variant.
     """
+    end_with_owner()
     try:
         ref = run_in_child(STAGES[stage], config, inputs, params, Reporter(stage))
     except AdvDistillError as error:  # its name tells the parent whether a retry can help

@@ -16,6 +16,7 @@ from advdistill_core.errors import BudgetError, ErrorRateError, InputError
 from advdistill_core.stages import STAGES, plan_stage
 from advdistill_core.store import ArtifactRef, Store
 from flows.run_record import FOLDER, RunRecord, StageRecord, headline_figures
+from flows.tied import end_with_owner
 from tasks.cache import result_folder, split_arguments
 
 FromStage = Literal["first missing", "load", "generate", "verify", "weigh", "train", "evaluate", "publish"]
@@ -36,6 +37,7 @@ class RunRecorder:
     def __init__(self, config: DistillConfig, from_stage: FromStage = "first missing") -> None:
         self.config = config
         self.from_stage = from_stage
+        end_with_owner()
         _check_root(config.storage.root)
         self.store = Store(config.storage.root, config.storage.deep_verify)
         run_id = flow_run.id or "local"

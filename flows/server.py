@@ -43,8 +43,12 @@ class LocalServer:
         self.api_url = ""
         self.started = False
 
-    def start(self) -> str:
-        """Find the running server or start one; returns the address of its API."""
+    def start(self, tied: bool = False) -> str:
+        """Find the running server or start one; returns the address of its API.
+
+        Args:
+            tied: a server started here dies with this process, rather than staying.
+        """
         with file_lock(self.home / "server.lock"):
             record = self._read_record()
             if record and _alive(record.pid):
@@ -52,7 +56,7 @@ class LocalServer:
                 return self.api_url
             port = _free_port()
             self.api_url = f"http://{HOST}:{port}/api"
-            pid = self._spawn(port)
+            pid = self._spawn(port, tied)
             record = _ServerRecord(pid=pid, api_url=self.api_url)
             self.record.write_text(record.model_dump_json(), encoding="utf-8")
             self.started = True
@@ -89,6 +93,11 @@ class LocalServer:
             os.killpg(record.pid, signal.SIGKILL)
             return True
 
+    def running(self) -> bool:
+        """Whether the recorded server is a living process."""
+        record = self._read_record()
+        return record is not None and _alive(record.pid)
+
     @property
     def log(self) -> Path:
         return self.home / "server.log"
@@ -106,12 +115,17 @@ class LocalServer:
             "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         }
 
-    def _spawn(self, port: int) -> int:
+    def _spawn(self, port: int, tied: bool) -> int:
         environment = {**os.environ, **self.environment()}
         environment.pop("PREFECT_API_URL", None)  # the UI would show the server of that address
         with open(self.log, "ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(port)],
+                [
+                    sys.executable,
+                    "-m",
+                    *(["flows.tied", str(os.getpid())] if tied else []),
+                    *["prefect", "server", "start", "--host", HOST, "--port", str(port)],
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -9,7 +9,7 @@ import hashlib
 import random
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from prefect.artifacts import ArtifactFilter
@@ -197,13 +197,14 @@ class _Child:
 def _submit(key: str, parameters: dict[str, Any]) -> FlowRun:
     """The run of a key, started unless it exists."""
     try:
-        return run_deployment(
+        run = run_deployment(
             DEPLOYMENT,
             parameters=parameters,
             idempotency_key=key,
             timeout=0,
             flow_run_name=f"{parameters['stage']}-{parameters['config']['name']}",
         )
+        return cast(FlowRun, run)  # a coroutine only inside an event loop
     except ObjectNotFound as error:
         raise InputError(
             "placement",

@@ -32,5 +32,8 @@ class RedistillConfig(Section):
         False, "Ask for approval", "Pause before a promotion until a person resumes the run in the UI."
     )
     approval_timeout_s: int = setting(
-        86400, "Approval timeout", "Seconds to wait for a person; then nothing is promoted.", ge=10
+        86400,
+        "Approval timeout",
+        "Seconds to wait for a person; then the run fails, and Retry asks again.",
+        ge=10,
     )

@@ -1,0 +1,119 @@
+"""`advdistill deploy`: pools, limits, deployments and the watch over dead runs, on a server."""
+
+import importlib
+from datetime import timedelta
+from typing import Any
+
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate, WorkPoolUpdate
+from prefect.client.schemas.objects import ConcurrencyLimitStrategy, ConcurrencyOptions, StateType
+from prefect.client.schemas.schedules import CronSchedule
+from prefect.events.actions import ChangeFlowRunState
+from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+from prefect.events.schemas.events import ResourceSpecification
+from prefect.exceptions import ObjectNotFound
+from prefect.utilities.callables import parameter_schema
+
+from flows.deployments import CPU, GPU, HEARTBEAT_S, Deployment, Overlap, deployments
+
+WATCH = "advdistill: runs without heartbeats have crashed"
+
+
+def deploy(root: str, gpus: int = 1, overlap: Overlap = "ENQUEUE") -> dict[str, str]:
+    """Register everything; what is there already is brought up to date.
+
+    Args:
+        root: folder or URI of the artifacts, the same for all workers.
+        gpus: slots of the GPU pool: one stage at a time on each.
+        overlap: what a re-distillation does while another one runs.
+
+    Returns:
+        The id of each deployment by `flow/name`.
+    """
+    with get_client(sync_client=True) as client:
+        ensure_pool(client, CPU, None)
+        ensure_pool(client, GPU, gpus)
+        ids = {f"{d.flow}/{d.name}": apply(client, d) for d in deployments(root, overlap)}
+        watch_for_dead_runs(client)
+    return ids
+
+
+def ensure_pool(client: SyncPrefectClient, name: str, limit: int | None) -> None:
+    """A process work pool with a concurrency limit."""
+    try:
+        client.read_work_pool(name)
+    except ObjectNotFound:
+        client.create_work_pool(WorkPoolCreate(name=name, type="process", concurrency_limit=limit))
+        return
+    client.update_work_pool(name, WorkPoolUpdate(concurrency_limit=limit))
+
+
+def apply(client: SyncPrefectClient, deployment: Deployment) -> str:
+    """Create or update one deployment; returns its id."""
+    module, _, name = deployment.entrypoint.partition(":")
+    flow = getattr(importlib.import_module(module), name)
+    options: dict[str, Any] = {}
+    if deployment.limit:
+        options["concurrency_limit"] = deployment.limit
+        options["concurrency_options"] = ConcurrencyOptions(
+            collision_strategy=ConcurrencyLimitStrategy(deployment.overlap)
+        )
+    return str(
+        client.create_deployment(
+            flow_id=client.create_flow_from_name(flow.name),
+            name=deployment.name,
+            description=deployment.description,
+            entrypoint=deployment.entrypoint,
+            path=".",
+            pull_steps=[],
+            work_pool_name=deployment.pool,
+            job_variables=deployment.job_variables,
+            parameters=dict(deployment.parameters),
+            parameter_openapi_schema=parameter_schema(flow).model_dump(exclude_unset=True),
+            enforce_parameter_schema=True,
+            tags=list(deployment.tags),
+            schedules=_schedules(client, deployment),
+            **options,
+        )
+    )
+
+
+def _schedules(client: SyncPrefectClient, deployment: Deployment) -> list[DeploymentScheduleCreate]:
+    """The schedule; one that was paused by hand stays paused, one that was changed stays changed."""
+    if not deployment.cron:
+        return []
+    kept: list[DeploymentScheduleCreate] = []
+    try:
+        known = client.read_deployment_by_name(f"{deployment.flow}/{deployment.name}").schedules
+    except ObjectNotFound:
+        known = []
+    for old in known:
+        kept.append(
+            DeploymentScheduleCreate(
+                schedule=old.schedule, active=old.active, parameters=old.parameters, slug=old.slug
+            )
+        )
+    if any(schedule.slug == deployment.name for schedule in kept):
+        return kept
+    cron = CronSchedule(cron=deployment.cron, timezone="UTC")
+    return [*kept, DeploymentScheduleCreate(schedule=cron, slug=deployment.name)]
+
+
+def watch_for_dead_runs(client: SyncPrefectClient) -> None:
+    """Let the server mark runs whose process was killed, from their missing heartbeats."""
+    watch = AutomationCore(
+        name=WATCH,
+        description="A run's process sends heartbeats; three missed in a row and it is dead.",
+        trigger=EventTrigger(
+            after={"prefect.flow-run.heartbeat"},
+            expect={"prefect.flow-run.*"},
+            match=ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]}),
+            for_each={"prefect.resource.id"},
+            posture=Posture.Proactive,
+            threshold=1,
+            within=timedelta(seconds=3 * HEARTBEAT_S),
+        ),
+        actions=[ChangeFlowRunState(state=StateType.CRASHED, message="no heartbeats: its process is gone")],
+    )
+    if not client.read_automations_by_name(WATCH):
+        client.create_automation(watch)

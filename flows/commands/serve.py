@@ -1,0 +1,142 @@
+"""Commands round a Prefect server, artifacts and champions: up, deploy, gc, champions, rollback."""
+
+import json
+import os
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from advdistill_core.config import StorageConfig
+from advdistill_core.errors import InputError
+
+Root = Annotated[str | None, typer.Option("--root", envvar="ADVDISTILL_ROOT", help="Where artifacts live.")]
+Gpus = Annotated[int, typer.Option("--gpus", min=1, help="Slots of the gpu pool.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    for command in (up, deploy, gc, champions, rollback):
+        app.command()(command)
+
+
+def up(root: Root = None, gpus: Gpus = 1) -> None:
+    """Server, deployments and workers on this machine, with the UI; Ctrl-C ends them."""
+    from flows.commands.up import up as start
+
+    start(_full(root), gpus)
+
+
+def deploy(
+    root: Root = None,
+    gpus: Gpus = 1,
+    overlap: Annotated[
+        Literal["wait", "cancel"], typer.Option(help="What a re-distillation does while another runs.")
+    ] = "wait",
+    show: Annotated[bool, typer.Option("--print", help="Print infra/prefect.yaml instead.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Register pools, limits and deployments on the server that PREFECT_API_URL names."""
+    strategy: Literal["ENQUEUE", "CANCEL_NEW"] = "ENQUEUE" if overlap == "wait" else "CANCEL_NEW"
+    if show:
+        import yaml
+
+        from flows.deployments import deployments, prefect_yaml
+
+        listed = deployments(root or "{{ $ADVDISTILL_ROOT }}", strategy)
+        print(_YAML_HEAD + yaml.safe_dump(prefect_yaml(listed), sort_keys=False, width=100), end="")
+        return
+    from flows.server import connect
+
+    if not os.environ.get("PREFECT_API_URL"):
+        raise InputError(
+            "PREFECT_API_URL", "nothing", "the address of a Prefect server", "Or use `advdistill up`."
+        )
+    connect()
+    from flows.commands.deploy import deploy as register_all
+
+    ids = register_all(_full(root), gpus, strategy)
+    print(json.dumps(ids) if as_json else "\n".join(ids))
+
+
+def gc(
+    root: Root = None,
+    delete: Annotated[bool, typer.Option("--delete", help="Remove what is listed.")] = False,
+    keep_days: Annotated[
+        float | None, typer.Option(min=0, help="Let go of runs older than this; all are kept without it.")
+    ] = None,
+    min_age_h: Annotated[float, typer.Option(min=0, help="Younger artifacts stay, in hours.")] = 24.0,
+    as_json: AsJson = False,
+) -> None:
+    """List artifacts that no run, champion or pin refers to; --delete removes them."""
+    from flows.commands import gc as collector
+
+    where = _full(root)
+    garbage = collector.find_garbage(where, keep_days, min_age_h)
+    if delete:
+        collector.remove(where, garbage)
+        if keep_days is not None:
+            collector.drop_old_runs(where, keep_days)
+    if as_json:
+        print(json.dumps({"deleted": delete, "artifacts": [item.__dict__ for item in garbage]}))
+        return
+    table = Table("artifact", "why", "MB")
+    for item in garbage:
+        table.add_row(item.name, item.why, f"{item.size_bytes / 1e6:.2f}")
+    Console().print(table)
+    size = sum(item.size_bytes for item in garbage) / 1e6
+    print(f"{'Removed' if delete else 'Would remove'} {len(garbage)} artifacts, {size:.1f} MB.")
+
+
+def champions(root: Root = None, as_json: AsJson = False) -> None:
+    """List the champions and how they came to be."""
+    from advdistill_core.store import Store
+    from flows import promotion
+
+    lines = promotion.lines(Store(_full(root)))
+    if as_json:
+        print(json.dumps({name: line.model_dump(mode="json") for name, line in lines.items()}))
+        return
+    table = Table("champion", "student", "difference", "promoted", "by")
+    for name, line in lines.items():
+        for i, champion in enumerate(line.champions):
+            d = champion.difference
+            table.add_row(
+                f"{name} {'*' if i == line.current else ''}",
+                champion.student.uri,
+                f"{d.value:+.3f} [{d.low:+.3f}, {d.high:+.3f}]" if d else "",
+                champion.run_id,
+                champion.by,
+            )
+    Console().print(table)
+
+
+def rollback(
+    name: Annotated[str, typer.Argument(help="The champion's name.")] = "default",
+    by: Annotated[str, typer.Option(help="Who decided it.")] = "command line",
+    root: Root = None,
+    as_json: AsJson = False,
+) -> None:
+    """Return to the champion before the current one; that one is not promoted again."""
+    from advdistill_core.store import Store
+    from flows import promotion
+
+    line = promotion.rollback(Store(_full(root)), name, by)
+    uri = line.champion.student.uri if line.champion else None
+    print(json.dumps({"champion": name, "student": uri}) if as_json else f"{name}: {uri or 'no champion'}")
+
+
+def _full(root: str | None) -> str:
+    """A root that means the same in every process."""
+    root = root or StorageConfig().root
+    return root if "://" in root else os.path.abspath(root)
+
+
+_YAML_HEAD = """\
+# Written by `advdistill deploy --print`; a test compares them.
+# With the environment variable ADVDISTILL_ROOT set to the root of the artifacts:
+#   prefect deploy --all --prefect-file infra/prefect.yaml
+# `advdistill deploy` registers the same, and the pools and the watch over dead runs too.
+"""

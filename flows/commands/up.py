@@ -1,0 +1,178 @@
+"""`advdistill up`: a server, the deployments and a worker per pool, until Ctrl-C."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any
+
+from advdistill_core.errors import StageError
+from advdistill_core.models.home import home
+from flows.deployments import CPU, GPU
+from flows.server import LocalServer, connect
+from flows.tied import OWNER
+
+_STOP_S = 20.0
+_WATCH_S = 1.0
+#: Of a worker here: it asks often, since the server is near, and listens to nobody else.
+WORKER_ENVIRONMENT = {
+    "PREFECT_WORKER_WEBSERVER_HOST": "127.0.0.1",
+    "PREFECT_WORKER_QUERY_SECONDS": "2",
+    "PREFECT_WORKER_PREFETCH_SECONDS": "2",
+    "PREFECT_RUNNER_POLL_FREQUENCY": "3",
+}
+
+
+@dataclass
+class _Worker:
+    name: str
+    pool: str
+    process: "subprocess.Popen[bytes]"
+
+
+@dataclass
+class _Machine:
+    """What `up` started on this machine."""
+
+    server: LocalServer | None
+    workers: list[_Worker] = field(default_factory=list)
+
+
+def up(root: str, gpus: int = 1) -> None:
+    """Start what is missing, print the address of the UI and stay until interrupted.
+
+    Runs that an earlier `up` left unfinished continue: those that it was interrupted in
+    when it ended, or those that died with it.
+
+    Raises:
+        StageError: a worker or the server ended by itself.
+    """
+    with _interruptible():
+        server = _start_server()
+        machine = _Machine(server if server and server.started else None)
+        try:
+            from flows.commands.deploy import deploy
+
+            if server:
+                server.wait()
+            deploy(root, gpus)
+            if machine.server:
+                _continue_runs("its process ended with an earlier `advdistill up`")
+            machine.workers.append(_start_worker(CPU, 0, limit=4))
+            machine.workers += [_start_worker(GPU, i, limit=1) for i in range(gpus)]
+            ui = os.environ["PREFECT_API_URL"].removesuffix("/api") + "/v2/deployments"
+            print(f"Prefect UI: {ui}\nArtifacts: {root}\nCtrl-C stops everything.", flush=True)
+            _watch(machine)
+        except KeyboardInterrupt:
+            print("Stopping; `advdistill up` continues unfinished runs.", flush=True)
+        finally:
+            _stop(machine)
+
+
+def _start_server() -> LocalServer | None:
+    if os.environ.get("PREFECT_API_URL"):
+        connect()
+        return None
+    server = LocalServer()
+    os.environ["PREFECT_API_URL"] = server.start(tied=True)
+    os.environ.update(server.environment())
+    return server
+
+
+def _start_worker(pool: str, number: int, limit: int) -> _Worker:
+    """A worker in a process group of its own, so that Ctrl-C reaches it through us."""
+    name = f"{pool}-{number}"
+    folder = home() / "workers"
+    folder.mkdir(parents=True, exist_ok=True)
+    environment = {**os.environ, **WORKER_ENVIRONMENT, OWNER: str(os.getpid())}
+    if pool == GPU and "CUDA_VISIBLE_DEVICES" not in os.environ:
+        environment["CUDA_VISIBLE_DEVICES"] = str(number)
+    command = ["prefect", "worker", "start", "--type", "process"]
+    command += ["--pool", pool, "--name", name, "--limit", str(limit)]
+    with open(folder / f"{name}.log", "ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "flows.tied", str(os.getpid()), *command],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=environment,
+            start_new_session=True,
+        )
+    return _Worker(name, pool, process)
+
+
+def _watch(machine: _Machine) -> None:
+    """Start again a worker that died; give up when the server does."""
+    while True:
+        time.sleep(_WATCH_S)
+        for i, worker in enumerate(machine.workers):
+            if worker.process.poll() is not None:
+                print(f"Worker {worker.name} ended with {worker.process.returncode}; starting it again.")
+                number = int(worker.name.rpartition("-")[2])
+                machine.workers[i] = _start_worker(worker.pool, number, limit=4 if worker.pool == CPU else 1)
+        if machine.server and not machine.server.running():
+            raise StageError(f"Prefect server: it ended. Its log is {machine.server.log}.")
+
+
+def _stop(machine: _Machine) -> None:
+    """End the workers with their runs, leave those runs to be continued, end the server."""
+    for worker in machine.workers:
+        with suppress(ProcessLookupError):
+            os.killpg(worker.process.pid, signal.SIGTERM)
+    deadline = time.monotonic() + _STOP_S
+    for worker in machine.workers:
+        try:
+            worker.process.wait(max(0.1, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            with suppress(ProcessLookupError):
+                os.killpg(worker.process.pid, signal.SIGKILL)
+            worker.process.wait()
+    if machine.server:
+        if machine.workers and machine.server.running():
+            _continue_runs("`advdistill up` was stopped")
+        machine.server.stop()
+
+
+def _continue_runs(why: str) -> None:
+    """Schedule again the runs of our pools that nobody executes any more."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import (
+        FlowRunFilter,
+        FlowRunFilterState,
+        FlowRunFilterStateType,
+        WorkPoolFilter,
+        WorkPoolFilterName,
+    )
+    from prefect.client.schemas.objects import StateType
+    from prefect.states import AwaitingRetry, Cancelled, State
+
+    active = FlowRunFilterStateType(any_=[StateType.RUNNING, StateType.PENDING, StateType.CANCELLING])
+    with get_client(sync_client=True) as client:
+        for run in client.read_flow_runs(
+            flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=active)),
+            work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[CPU, GPU])),
+        ):
+            cancelling = run.state is not None and run.state.is_cancelling()
+            state: State[Any] = Cancelled(message=why) if cancelling else AwaitingRetry(message=why)
+            client.set_flow_run_state(run.id, state, force=True)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end this as Ctrl-C does, also where a shell had them ignored."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, interrupt) for number in signals}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,138 @@
+"""What `advdistill deploy` registers: the deployments, as data, without importing Prefect."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from advdistill_core.config import DistillConfig, RedistillConfig
+from advdistill_core.config.loading import read_recipe
+from flows import catalog
+
+CPU, GPU = "cpu", "gpu"
+#: A run whose heartbeats stop for three times this is taken for dead.
+HEARTBEAT_S = 30
+_ENVIRONMENT = {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_S), "DO_NOT_TRACK": "1"}
+
+Overlap = Literal["ENQUEUE", "CANCEL_NEW"]
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """A flow that can be started from the UI, by schedule or by another flow.
+
+    Args:
+        entrypoint: `module:flow`; workers import it from the installed package.
+        limit: runs at once, or None.
+        overlap: what a run beyond the limit does: wait (ENQUEUE) or be cancelled.
+        cron: when it runs by itself, in UTC; its slug is the deployment's name.
+    """
+
+    flow: str
+    name: str
+    entrypoint: str
+    description: str
+    pool: str = CPU
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    tags: tuple[str, ...] = ("advdistill",)
+    limit: int | None = None
+    overlap: Overlap = "ENQUEUE"
+    cron: str | None = None
+
+    @property
+    def job_variables(self) -> dict[str, Any]:
+        """Without `stream_output` a flow outlives its worker, so a killed worker loses nothing."""
+        return {"env": dict(_ENVIRONMENT), "stream_output": False}
+
+
+def deployments(root: str, overlap: Overlap = "ENQUEUE") -> list[Deployment]:
+    """Every deployment, with the recipes as the values that its form starts with.
+
+    Args:
+        root: folder or URI of the artifacts, the same for all workers.
+        overlap: what a re-distillation does while another one runs.
+    """
+    default = parameters({"name": "distill"}, root)
+    listed = [
+        Deployment(
+            "distill",
+            name,
+            "flows.distill:distill",
+            catalog.about(path),
+            parameters={"config": parameters({"name": name, **read_recipe(path)}, root)},
+            tags=("advdistill", "recipe"),
+        )
+        for name, path in catalog.shipped().items()
+    ]
+    listed += [
+        Deployment("generate", "default", "flows.generate:generate_flow", "Only the teacher's responses."),
+        Deployment("train", "default", "flows.train:train_flow", "Everything up to a trained student."),
+        Deployment("evaluate", "default", "flows.evaluate:evaluate_flow", "Measure one model."),
+    ]
+    listed = [d if d.parameters else _with(d, {"config": default}) for d in listed]
+    redistill = parameters({"name": "redistill"}, root)
+    return [
+        *listed,
+        Deployment(
+            "redistill",
+            "nightly",
+            "flows.redistill:redistill",
+            "Distil what is new since the champion; promote the student if it is better.",
+            parameters={"config": redistill, "policy": RedistillConfig().model_dump(mode="json")},
+            limit=1,
+            overlap=overlap,
+            cron="0 3 * * *",
+        ),
+        Deployment(
+            "stage",
+            "gpu",
+            "flows.gpu_stage:gpu_stage",
+            "One stage on the GPU pool; started by the other flows.",
+            pool=GPU,
+            tags=("advdistill", "internal"),
+        ),
+    ]
+
+
+def parameters(document: Mapping[str, Any], root: str) -> dict[str, Any]:
+    """A recipe with every field spelled out, so that the form is complete.
+
+    It is not validated: a recipe may leave a field, such as a file's path, to the form.
+    """
+    placed = {"placement": "pools", "storage": {"root": root}}
+    chosen = {name: value for name, value in document.items() if name != "about"}
+    return _merge(DistillConfig().model_dump(mode="json"), _merge(chosen, placed))
+
+
+def prefect_yaml(listed: list[Deployment]) -> dict[str, Any]:
+    """The same deployments as a file for `prefect deploy --all --prefect-file`."""
+    return {"name": "advdistill", "pull": None, "deployments": [_entry(d) for d in listed]}
+
+
+def _entry(deployment: Deployment) -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        "name": deployment.name,
+        "description": deployment.description,
+        "entrypoint": deployment.entrypoint,
+        "tags": list(deployment.tags),
+        "work_pool": {"name": deployment.pool, "job_variables": deployment.job_variables},
+        "parameters": dict(deployment.parameters),
+    }
+    if deployment.limit:
+        entry["concurrency_limit"] = {"limit": deployment.limit, "collision_strategy": deployment.overlap}
+    if deployment.cron:  # no `active`: a schedule paused by hand stays paused
+        entry["schedules"] = [{"cron": deployment.cron, "timezone": "UTC", "slug": deployment.name}]
+    return entry
+
+
+def _with(deployment: Deployment, parameters: Mapping[str, Any]) -> Deployment:
+    return Deployment(**{**deployment.__dict__, "parameters": parameters})
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for name, value in over.items():
+        old = merged.get(name)
+        merged[name] = (
+            _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+        )
+    return merged
