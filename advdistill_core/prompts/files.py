@@ -1,0 +1,128 @@
+"""Questions from a JSONL, Parquet or CSV file, with the row named when one is wrong."""
+
+import csv
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from advdistill_core.config import PromptSource
+from advdistill_core.errors import InputError
+from advdistill_core.prompts.types import Question, content_id
+
+Rows = Iterator[tuple[int, Mapping[str, Any]]]
+
+
+def existing(path: Path) -> Path:
+    """The file, if it is one that can be read.
+
+    Raises:
+        InputError: it is missing, a folder, or of an unknown kind.
+    """
+    path = path.expanduser()
+    if not path.is_file():
+        raise InputError("prompts.path", str(path), "a file that exists", "Check the path.")
+    if path.suffix not in _READERS:
+        raise InputError("prompts.path", str(path), f"one of {', '.join(_READERS)}")
+    return path
+
+
+def read(path: Path, config: PromptSource) -> Iterator[Question]:
+    """Read the questions of a file in order.
+
+    Raises:
+        InputError: naming the file and the row (counted from 1, a CSV's header apart).
+    """
+    path = existing(path)
+    ids: set[str] = set()
+    for number, row in _READERS[path.suffix](path):
+        where = f"{path.name} row {number}"
+        question = to_question(row, config, where, path.name)
+        if config.id_column and question.prompt_id in ids:
+            raise InputError(f"{where}, {config.id_column}", question.prompt_id, "an id that occurs once")
+        ids.add(question.prompt_id)
+        yield question
+
+
+def to_question(row: Mapping[str, Any], config: PromptSource, where: str, source: str) -> Question:
+    """Map a row's columns.
+
+    Args:
+        where: the row, for messages.
+        source: what the prompts table calls its origin.
+
+    Raises:
+        InputError: a mapped column is missing, empty or of the wrong type.
+    """
+    text = _text(row, config.question_column, "prompts.question_column", where)
+    answer = _text(row, config.answer_column, "prompts.answer_column", where, "a reference answer")
+    choices: tuple[str, ...] = ()
+    if config.choices_column:
+        given = _value(row, config.choices_column, "prompts.choices_column", where)
+        if isinstance(given, str) or not hasattr(given, "__iter__"):
+            raise InputError(f"{where}, column {config.choices_column}", given, "a list of options")
+        choices = tuple(str(choice) for choice in given)
+    if config.id_column:
+        name = _text(row, config.id_column, "prompts.id_column", where)
+    else:
+        name = content_id("\n".join((text, *choices)), answer)
+    return Question(name, text, answer, choices, str(row.get("source") or source))
+
+
+def _value(row: Mapping[str, Any], column: str, setting: str, where: str) -> Any:
+    if column not in row:
+        known = ", ".join(str(name) for name in row)
+        raise InputError(f"{where}, column {column}", "no such column", f"one of {known}", f"Set {setting}.")
+    return row[column]
+
+
+def _text(row: Mapping[str, Any], column: str, setting: str, where: str, what: str = "a text") -> str:
+    value = _value(row, column, setting, where)
+    if value is None or isinstance(value, (dict, list)) or not str(value).strip():
+        raise InputError(f"{where}, column {column}", value, what, "Mend or remove the row.")
+    return str(value)
+
+
+def _jsonl(path: Path) -> Rows:
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise InputError(
+                    f"{path.name} row {number}",
+                    line[:60].decode(errors="replace"),
+                    "a JSON object",
+                    str(error),
+                ) from error
+            if not isinstance(row, dict):
+                raise InputError(f"{path.name} row {number}", row, "a JSON object")
+            yield number, row
+
+
+def _csv(path: Path) -> Rows:
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        try:
+            yield from enumerate(csv.DictReader(file, strict=True), 1)
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise InputError(path.name, str(error), "a CSV file in UTF-8 with a header") from error
+
+
+def _parquet(path: Path) -> Rows:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    number = 0
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches():
+                for row in batch.to_pylist():
+                    number += 1
+                    yield number, row
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(path.name, str(error), "a whole Parquet file") from error
+
+
+_READERS = {".jsonl": _jsonl, ".parquet": _parquet, ".csv": _csv}

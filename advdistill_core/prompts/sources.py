@@ -1,0 +1,57 @@
+"""Reading questions: generated families, files, datasets."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from advdistill_core.config import PromptSource
+from advdistill_core.errors import InputError
+from advdistill_core.models.home import sha256
+from advdistill_core.prompts import families, files, hub
+from advdistill_core.prompts.types import Question
+from advdistill_core.store.fingerprint import canonical_json
+
+
+def precheck(config: PromptSource) -> None:
+    """Find what is wrong with a source cheaply, before any model is loaded.
+
+    A file is read in full, so that a bad row is named now. Families and Hub datasets are
+    checked when they are loaded, which is the first stage.
+
+    Raises:
+        InputError: naming the file and the row, or the setting.
+    """
+    if config.source == "file":
+        assert config.path is not None
+        if not any(True for _ in files.read(Path(config.path), config)):
+            raise InputError("prompts.path", config.path, "a file with at least one question")
+    elif config.source == "datasets":
+        hub.precheck(config)
+
+
+def questions(config: PromptSource) -> Iterator[Question]:
+    """All questions of a file or a dataset, as they come."""
+    if config.source == "file":
+        assert config.path is not None
+        return files.read(Path(config.path), config)
+    return hub.read(config)
+
+
+def identity(config: PromptSource) -> dict[str, Any]:
+    """What decides the questions: a file by its content, never by its path."""
+    facts = config.identity()
+    if config.source == "file":
+        assert config.path is not None
+        path = files.existing(Path(config.path))
+        facts["path"] = {"name": path.name, "sha256": sha256(path)}
+    elif config.source == "datasets":
+        facts["dataset"] = hub.identity(config)
+    else:
+        facts["reasoning_gym"] = families.version()
+    return facts
+
+
+def spread(key: str, seed: int) -> bytes:
+    """A pseudo-random but reproducible place in an order."""
+    return hashlib.blake2b(canonical_json([seed, key]).encode(), digest_size=16).digest()

@@ -1,0 +1,94 @@
+"""The stage `load`: questions from their source, split into training and held-out ones."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+import pyarrow as pa
+
+from advdistill_core.config import DistillConfig, PromptsConfig
+from advdistill_core.errors import InputError
+from advdistill_core.progress import Event, Progress
+from advdistill_core.prompts import families, sources
+from advdistill_core.prompts.types import Question, row
+from advdistill_core.store import Artifact, ArtifactWriter
+from advdistill_core.store.tables import PROMPTS, from_rows
+
+_BATCH_ROWS = 10_000
+
+
+def identity(config: DistillConfig, params: Mapping[str, Any]) -> dict[str, Any]:
+    """The questions depend on a file's content, not on where it lies."""
+    return {"prompts": sources.identity(config.prompts)}
+
+
+def run(
+    config: DistillConfig,
+    inputs: Mapping[str, Artifact],
+    params: Mapping[str, Any],
+    out: ArtifactWriter,
+    progress: Progress,
+) -> None:
+    """Write `train-*.parquet` and `heldout-*.parquet`; no question is in both or twice.
+
+    Raises:
+        InputError: the source is wrong or has too few distinct questions.
+    """
+    prompts = config.prompts
+    progress(Event(stage="load", done=0, total=prompts.num_train + prompts.num_heldout, unit="prompts"))
+    chosen = _generated if prompts.source == "reasoning_gym" else _stored
+    train, heldout, dropped = chosen(prompts)
+    for split, questions in (("train", train), ("heldout", heldout)):
+        out.write_tables(_tables(questions, prompts, split), prefix=split)
+    out.note(metrics={"num_train": len(train), "num_heldout": len(heldout), "repeated_questions": dropped})
+    done = len(train) + len(heldout)
+    progress(Event(stage="load", done=done, total=done, unit="prompts"))
+
+
+def _generated(config: PromptsConfig) -> tuple[list[Question], list[Question], int]:
+    """Each family gives its share of both splits."""
+    mix = families.chosen(config)
+    for_train = families.shares(mix, config.num_train)
+    for_heldout = families.shares(mix, config.num_heldout)
+    taken: set[str] = set()
+    train: list[Question] = []
+    heldout: list[Question] = []
+    for place, (family, n_train, n_heldout) in enumerate(zip(mix, for_train, for_heldout, strict=True)):
+        drawn = families.draw(family, place, config.seed, n_train + n_heldout, taken)
+        heldout += drawn[:n_heldout]
+        train += drawn[n_heldout:]
+    return _shuffled(train, config.seed), _shuffled(heldout, config.seed), 0
+
+
+def _stored(config: PromptsConfig) -> tuple[list[Question], list[Question], int]:
+    """Held-out questions first, so that asking for more training ones leaves them as they are."""
+    distinct: dict[str, Question] = {}
+    total = 0
+    for question in sources.questions(config):
+        total += 1
+        distinct.setdefault(question.normalised, question)
+    wanted = config.num_train + config.num_heldout
+    if len(distinct) < wanted:
+        raise InputError(
+            "prompts.num_train + prompts.num_heldout",
+            f"{config.num_train} + {config.num_heldout}",
+            f"at most {len(distinct)}, the distinct questions of the source",
+            "Lower one of them.",
+        )
+    order = _shuffled(list(distinct.values()), config.seed)
+    return order[config.num_heldout : wanted], order[: config.num_heldout], total - len(distinct)
+
+
+def _shuffled(questions: list[Question], seed: int) -> list[Question]:
+    return sorted(questions, key=lambda question: sources.spread(question.normalised, seed))
+
+
+def _tables(questions: Iterable[Question], config: PromptsConfig, split: str) -> Iterator[pa.Table]:
+    for chunk in _batched(questions):
+        yield from_rows([row(question, config, split) for question in chunk], PROMPTS)
+
+
+def _batched(questions: Iterable[Question]) -> Iterator[tuple[Question, ...]]:
+    rest = iter(questions)
+    while chunk := tuple(islice(rest, _BATCH_ROWS)):
+        yield chunk
