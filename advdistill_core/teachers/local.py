@@ -131,6 +131,10 @@ class Engine:
                 with torch.inference_mode():
                     self._step(batch)
 
+    def close(self) -> None:
+        """Let go of the model."""
+        self.model = None
+
     def _groups(self, requests: Sequence[Request], max_new: int) -> tuple[list[_Group], list[Response]]:
         """Groups of at most a batch of rows; and refusals of prompts that leave no room to answer."""
         limit = getattr(self.model.config, "max_position_embeddings", None) or 1 << 30
