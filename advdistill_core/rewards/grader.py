@@ -51,6 +51,14 @@ class Grader:
         with self._lock:
             self.pool.close()
 
+    def require(self, task: str) -> None:
+        """Refuse a task before any work is done.
+
+        Raises:
+            InputError: no verifier has it.
+        """
+        self._judge.verifier(task)
+
     def grade(self, items: Sequence[Answer]) -> list[Graded]:
         """Grade answers, in their order.
 
@@ -58,7 +66,7 @@ class Grader:
             InputError: a task that no verifier has.
         """
         for task in {item.task for item in items}:
-            self._judge.verifier(task)
+            self.require(task)
         spread = self.pool.num_workers > 1 and len(items) >= _SPREAD_FROM
         results: list[Graded | None] = [None] * len(items)
         waiting: dict[_Key, list[int]] = {}
@@ -111,6 +119,17 @@ class Grader:
                     if graded.verdict != "correct":
                         ungradable.add(ids[number])
         return [prompt_id for prompt_id in items if prompt_id in ungradable]
+
+    def second_opinions(self, items: Sequence[Answer]) -> list[Graded | None]:
+        """What independent graders say of whole responses; None where there is none."""
+        opinions: list[Graded | None] = [None] * len(items)
+        asked = [i for i, item in enumerate(items) if self._judge.has_second_opinion(item.task)]
+        jobs = [Job("second", items[i]) for i in asked]
+        if jobs:
+            with self._lock:
+                for number, graded in self.pool.run(jobs, self._modules({job.answer.task for job in jobs})):
+                    opinions[asked[number]] = None if graded.verdict in UNDECIDED else graded
+        return opinions
 
     def _modules(self, tasks: set[str]) -> list[str]:
         return sorted({module for task in tasks for module in self._judge.verifier(task).preload})

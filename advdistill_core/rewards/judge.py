@@ -44,6 +44,15 @@ class Judge:
         except Exception as error:  # noqa: BLE001 - becomes a status, not a number
             return Graded("error", f"{type(error).__name__}: {error}"[:200])
 
+    def has_second_opinion(self, task: str) -> bool:
+        return type(self.verifier(task)).second_opinion is not Verifier.second_opinion
+
+    def second_opinion(self, answer: Answer) -> Graded:
+        try:
+            return self.verifier(answer.task).second_opinion(answer) or Graded("error")
+        except Exception as error:  # noqa: BLE001 - no opinion
+            return Graded("error", type(error).__name__)
+
     def judge_reference(self, answer: Answer) -> bool:
         try:
             return self.verifier(answer.task).judge_reference(answer)

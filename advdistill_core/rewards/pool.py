@@ -35,8 +35,8 @@ class Job(NamedTuple):
     """Something for a worker to decide.
 
     Args:
-        kind: `answer`, or `reference` to ask whether the reference can be graded against
-            (then the verdict is `correct` or `error`).
+        kind: `answer`; `reference` to ask whether the reference can be graded against
+            (then the verdict is `correct` or `error`); `second` for a second opinion.
         part: the piece to judge; None lets the worker take a glance first.
     """
 

@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Any
 
 from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
-from sympy import Expr, UnevaluatedExpr
+from sympy import Expr, UnevaluatedExpr, simplify
 from sympy.core.function import AppliedUndef
 
 from advdistill_core.config import PolicyConfig
@@ -39,7 +39,7 @@ def compare(reference: str, part: Part, policy: PolicyConfig) -> Graded:
     found = _parse(part.text, "both" if part.text.startswith("\\boxed") else policy.answer_forms)
     if not found:
         return Graded("unparsed", part.extracted)
-    same = not _clearly_differ(gold, found) and _equal(gold, found, policy)
+    same = not _clearly_differ(gold, found) and (_equal(gold, found, policy) or _is_variable(gold, found))
     return Graded("correct" if same else "wrong", part.extracted or _shown(found))
 
 
@@ -53,6 +53,17 @@ def _clearly_differ(gold: tuple[Any, ...], found: list[Any]) -> bool:
     if not (one.is_Float or one.is_Integer) or not (other.is_Float or other.is_Integer):
         return False
     return bool(abs(one - other) > _FAR * max(1, abs(one)))
+
+
+def _is_variable(gold: tuple[Any, ...], found: list[Any]) -> bool:
+    """Whether one is a variable and the other an expression that comes to it, as 2x/2 to x.
+
+    math-verify compares a single symbol by its name only.
+    """
+    one, other = gold[0], found[0]
+    if not (isinstance(one, Expr) and isinstance(other, Expr)) or one.is_Symbol == other.is_Symbol:
+        return False
+    return one.free_symbols == other.free_symbols and simplify(one - other) == 0
 
 
 def equals_itself(reference: str, policy: PolicyConfig) -> bool:

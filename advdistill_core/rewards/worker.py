@@ -21,9 +21,11 @@ import json
 import os
 import resource
 import select
+import shutil
 import signal
 import socket
 import sys
+import tempfile
 import time
 from typing import Any
 
@@ -39,14 +41,16 @@ def main() -> None:
     parent = int(sys.argv[2])
     workers: set[int] = set()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the caller's to handle
+    scratch = tempfile.mkdtemp(prefix="advdistill-verify-")
     try:
-        _tend(control, parent, workers)
+        _tend(control, parent, workers, scratch)
     finally:
         for pid in workers:
             _end(pid)
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _tend(control: socket.socket, parent: int, workers: set[int]) -> None:
+def _tend(control: socket.socket, parent: int, workers: set[int], scratch: str) -> None:
     while True:
         readable, _, _ = select.select([control], [], [], _ORPHAN_POLL_S)
         if not readable:
@@ -64,13 +68,14 @@ def _tend(control: socket.socket, parent: int, workers: set[int]) -> None:
             pid = os.fork()
             if pid == 0:
                 control.close()
-                _become_worker(descriptors[0], request["fork"])
+                _become_worker(descriptors[0], request["fork"], scratch)
             os.close(descriptors[0])
             workers.add(pid)
             reply["pid"] = pid
         elif "kill" in request and request["kill"] in workers:
             _end(request["kill"])
             workers.discard(request["kill"])
+            shutil.rmtree(f"{scratch}/{request['kill']}", ignore_errors=True)
         control.sendall(json.dumps(reply).encode())
 
 
@@ -91,10 +96,16 @@ def _end(pid: int) -> None:
         os.waitpid(pid, 0)
 
 
-def _become_worker(descriptor: int, settings: dict[str, Any]) -> None:
-    """Turn a fork of the nursery into a worker; never returns."""
+def _become_worker(descriptor: int, settings: dict[str, Any], scratch: str) -> None:
+    """Turn a fork of the nursery into a worker; never returns.
+
+    It works in a folder of its own, which the nursery removes after its end.
+    """
     status = 1
     try:
+        tempfile.tempdir = f"{scratch}/{os.getpid()}"
+        os.mkdir(tempfile.tempdir)
+        os.chdir(tempfile.tempdir)
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         limit = settings["memory_bytes"]
         # The caller watches the resident size and kills above the limit; this one is the
@@ -125,21 +136,23 @@ def _serve(channel: socket.socket, policy_fields: dict[str, Any]) -> None:
         done.clear()
         sent_at = time.monotonic()
 
+    def decide(number: int, kind: str, answer: Answer, piece: list[Any] | None) -> Graded:
+        seen = judge.glance(answer) if kind == "answer" and piece is None else None
+        if isinstance(seen, Graded):
+            return seen
+        send(number)  # from here on it may take long: the time limit runs from now
+        if kind == "reference":
+            return Graded("correct" if judge.judge_reference(answer) else "error")
+        if kind == "second":
+            return judge.second_opinion(answer)
+        return judge.judge(answer, seen or Part(*(piece or [""])))
+
     with channel.makefile("rb") as lines:
         for line in lines:
             for number, kind, fields, piece in json.loads(line):
                 task, reference, text, truncated, choices, source = fields
                 answer = Answer(task, reference, text, truncated, tuple(choices), source)
-                if kind == "reference":
-                    send(number)
-                    graded = Graded("correct" if judge.judge_reference(answer) else "error")
-                else:
-                    seen = Part(*piece) if piece else judge.glance(answer)
-                    if isinstance(seen, Part):
-                        send(number)
-                        graded = judge.judge(answer, seen)
-                    else:
-                        graded = seen
+                graded = decide(number, kind, answer, piece)
                 done.append([number, graded.verdict, graded.extracted])
                 if time.monotonic() - sent_at > _FLUSH_S:
                     send(None)
