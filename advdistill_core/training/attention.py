@@ -15,6 +15,9 @@ from torch.nn.functional import scaled_dot_product_attention
 
 NAME = "advdistill_tree"
 
+# What some models' attention adds to the plain one, under transformers' argument names.
+_NOT_PLAIN = ("softcap", "s_aux", "position_bias")
+
 
 @dataclass(frozen=True)
 class TreeMask:
@@ -73,7 +76,7 @@ def tree_attention(
     scaling: float | None = None,
     dropout: float = 0.0,
     layout: Any = None,
-    **_: Any,
+    **others: Any,
 ) -> tuple[Tensor, None]:
     """An attention function in the form that transformers models call.
 
@@ -82,9 +85,14 @@ def tree_attention(
         layout: the micro-batch (`forward.Layout`); it comes through the model's keyword
             arguments.
 
+    Raises:
+        TypeError: the model asks for more than plain attention.
+
     Returns:
         (1, N, heads, D), and no attention weights.
     """
+    if unknown := [name for name in _NOT_PLAIN if others.get(name) is not None]:
+        raise TypeError(f"tree attention: got {', '.join(unknown)}, expected plain attention")
     tree: TreeMask = layout.mask
     if tree.block is not None:
         return _flex(query, key, value, tree.block, scaling), None
