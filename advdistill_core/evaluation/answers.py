@@ -1,7 +1,7 @@
 """Rows of the scores table as the arrays that the statistics take."""
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from advdistill_core.evaluation.statistics import Estimate
 from advdistill_core.rewards.types import UNDECIDED
 
-Row = Mapping[str, Any]
+Row = dict[str, Any]
 
 
 def by_question(rows: Iterable[Row]) -> dict[str, list[Row]]:

@@ -1,0 +1,62 @@
+"""The stage `publish`: the report, the figures and the cards of a finished run."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from advdistill_core.config import DistillConfig
+from advdistill_core.progress import Event, Progress
+from advdistill_core.store import Artifact, ArtifactWriter
+
+_MAX_BROWSED_RESPONSES = 120_000
+
+
+def identity(config: DistillConfig, params: Mapping[str, Any]) -> dict[str, Any]:
+    """The report names the run and the models."""
+    return {"names": [config.name, config.teacher.model, config.student.model]}
+
+
+def run(
+    config: DistillConfig,
+    inputs: Mapping[str, Artifact],
+    params: Mapping[str, Any],
+    out: ArtifactWriter,
+    progress: Progress,
+) -> None:
+    """Write `report.html`, `metrics.json`, `dataset_card.md` and `model_card.md`."""
+    from advdistill_core.report import browser, cards, figures, gather, page
+    from advdistill_core.report.metrics import STAGE_LABELS, collect
+
+    def tell(done: int, message: str) -> None:
+        progress(Event(stage="publish", done=done, total=3, unit="steps", message=message))
+
+    tell(0, "reading the tables")
+    heldout = gather.questions(inputs["prompts"], "heldout")
+    groups = list(gather.groups(gather.questions(inputs["prompts"], "train"), inputs))
+    before, after = gather.scores(inputs.get("scores_before")), gather.scores(inputs.get("scores_after"))
+    tell(1, "computing the figures")
+    metrics = collect(groups, before, after, heldout, inputs, config.evaluation.confidence)
+    stage_metrics = {
+        label: inputs[name].manifest.metrics for name, label in STAGE_LABELS.items() if name in inputs
+    }
+    tell(2, "writing the report")
+    views = [browser.heldout_view(heldout, before, after)] if heldout else []
+    views.append(browser.train_view(groups, _MAX_BROWSED_RESPONSES))
+    html = page.render(
+        config,
+        metrics,
+        stage_metrics,
+        {
+            "accuracy": figures.accuracies(metrics),
+            "distributions": figures.distributions(groups),
+            "training": figures.training(gather.training_log(inputs["student"])),
+            "lengths": figures.lengths(groups, before, after),
+        },
+        views,
+    )
+    out.write_file("report.html", html.encode())
+    out.write_file("metrics.json", json.dumps(metrics, indent=1, allow_nan=False).encode())
+    for name, text in cards.render(config, metrics).items():
+        out.write_file(name, text.encode())
+    out.note(metrics={name: value for name, value in metrics.items() if not isinstance(value, dict)})
+    tell(3, "")
