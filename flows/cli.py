@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from advdistill_core.errors import AdvDistillError, InputError
-from flows.commands import serve
+from flows.commands import grading, serve
+from flows.options import AsJson, Overrides, Root
 
 app = typer.Typer(
     name="advdistill",
@@ -18,12 +19,6 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-
-Root = Annotated[str | None, typer.Option("--root", envvar="ADVDISTILL_ROOT", help="Where artifacts live.")]
-Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="SECTION.FIELD=VALUE", help="Change a field; repeatable.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
 
 
 @app.command()
@@ -132,6 +127,7 @@ def _show_summary(summary: dict[str, Any]) -> None:
     console.print(f"Report: {summary['report']}", soft_wrap=True)
 
 
+grading.register(app)
 serve.register(app)
 
 

@@ -10,10 +10,9 @@ from rich.table import Table
 
 from advdistill_core.config import StorageConfig
 from advdistill_core.errors import InputError
+from flows.options import AsJson, Root
 
-Root = Annotated[str | None, typer.Option("--root", envvar="ADVDISTILL_ROOT", help="Where artifacts live.")]
 Gpus = Annotated[int, typer.Option("--gpus", min=1, help="Slots of the gpu pool.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
 
 
 def register(app: typer.Typer) -> None:
