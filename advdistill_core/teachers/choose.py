@@ -61,5 +61,8 @@ def _nucleus(kept: torch.Tensor, top_p: float) -> torch.Tensor:
 def _invert(weights: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
     """The index at which each row's cumulative weight passes its uniform share of the total."""
     cumulative = weights.cumsum(-1, dtype=torch.float64)
-    target = uniforms.to(cumulative.device, torch.float64)[:, None] * cumulative[:, -1:]
-    return torch.searchsorted(cumulative, target, right=True)[:, 0].clamp_(max=weights.shape[-1] - 1)
+    total = cumulative[:, -1:]
+    target = uniforms.to(cumulative.device, torch.float64)[:, None] * total
+    # Rounded up to the total it would point behind the last possible token.
+    target = torch.minimum(target, torch.nextafter(total, torch.zeros_like(total)))
+    return torch.searchsorted(cumulative, target, right=True)[:, 0]

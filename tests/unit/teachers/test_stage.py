@@ -1,0 +1,200 @@
+"""The stage on a tiny model: the same table however often it was interrupted."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from advdistill_core import models
+from advdistill_core.config import DistillConfig
+from advdistill_core.errors import ErrorRateError, StageError
+from advdistill_core.models.chat import render
+from advdistill_core.progress import Event
+from advdistill_core.stages import GENERATE, LOAD, run_stage
+from advdistill_core.store import ArtifactRef, Store, tables
+from advdistill_core.teachers import Sampling, request_hash, response_seed
+from advdistill_core.teachers.local import Engine
+from advdistill_core.teachers.protocol import OnTokens, Request, Response
+
+NUM, K = 7, 3
+
+
+def config(root: Path, num: int = NUM, **teacher: Any) -> DistillConfig:
+    settings = {"model": "tiny-random-llama", "k": K, "max_new_tokens": 6, "shard_size": 3, **teacher}
+    return DistillConfig.model_validate(
+        {
+            "prompts": {"num_train": num, "num_heldout": 2},
+            "teacher": {"device": "cpu", **settings},
+            "storage": {"root": str(root)},
+        }
+    )
+
+
+def generate(root: Path, num: int = NUM, progress: Any = lambda event: None, **teacher: Any) -> ArtifactRef:
+    wanted, store = config(root, num, **teacher), Store(str(root))
+    loaded = run_stage(LOAD, wanted, {}, store)
+    return run_stage(GENERATE, wanted, {"prompts": loaded}, store, progress=progress)
+
+
+class FailAfter:
+    """Fail once tokens come for the shard after the first `done` responses."""
+
+    def __init__(self, done: int) -> None:
+        self.done = done
+        self.tokens: int | None = None
+
+    def __call__(self, event: Event) -> None:
+        if event.stage != "generate" or event.done < self.done:
+            return
+        if self.tokens is None:
+            self.tokens = event.tokens
+        elif event.tokens > self.tokens:
+            raise StageError("stop here")
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Every sample asked of the engine."""
+    asked: list[tuple[int, int]] = []
+    original = Engine.generate
+
+    def counting(
+        self: Engine, requests: Sequence[Request], sampling: Sampling, on_tokens: OnTokens | None = None
+    ) -> Iterator[Response]:
+        asked.extend((request.index, s) for request in requests for s, _ in request.samples)
+        return original(self, requests, sampling, on_tokens)
+
+    monkeypatch.setattr(Engine, "generate", counting)
+    return asked
+
+
+def test_the_table(tmp_path: Path) -> None:
+    ref = generate(tmp_path)
+    artifact = Store(str(tmp_path)).open(ref)
+    table = artifact.table()
+    assert table.schema.equals(tables.RESPONSES)
+    wanted = config(tmp_path)
+    prompts = Store(str(tmp_path)).open(run_stage(LOAD, wanted, {}, Store(str(tmp_path)))).table("train")
+    rows = table.to_pylist()
+    ids = prompts["prompt_id"].to_pylist()
+    assert [(r["prompt_id"], r["sample_id"]) for r in rows] == [(i, s) for i in ids for s in range(K)]
+    assert all(r["seed"] == response_seed(0, r["prompt_id"], r["sample_id"]) for r in rows)
+    text = render(models.load_tokenizer("tiny-random-llama"), prompts["messages"].to_pylist()[0])
+    sampling = Sampling(0.8, 1.0, 0, 6)
+    assert rows[0]["request_hash"] == request_hash(models.identity("tiny-random-llama"), text, sampling)
+    assert all(1 <= r["num_tokens"] <= 6 for r in rows)
+    assert all((r["finish_reason"] == "length") <= (r["num_tokens"] == 6) for r in rows)
+    manifest = artifact.manifest
+    assert manifest.tokens["generated"] == sum(r["num_tokens"] for r in rows)
+    truncated = sum(r["finish_reason"] == "length" for r in rows) / len(rows)
+    assert manifest.metrics["truncated_frac"] == pytest.approx(truncated)
+
+
+def test_settings_of_the_machine_change_nothing(tmp_path: Path) -> None:
+    base = generate(tmp_path / "a")
+    other = generate(tmp_path / "b", batch_size=2, shard_size=5)
+    assert base.fingerprint == other.fingerprint
+    assert base.content_hash == other.content_hash
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"temperature": 0.5}, {"k": 2}])
+def test_settings_of_the_sampling_change_the_fingerprint(tmp_path: Path, change: dict[str, Any]) -> None:
+    base, other = generate(tmp_path), generate(tmp_path, **change)
+    assert base.fingerprint != other.fingerprint
+    assert base.content_hash != other.content_hash
+
+
+def test_a_failed_stage_continues_with_the_next_shard(tmp_path: Path, counted: list[tuple[int, int]]) -> None:
+    whole = generate(tmp_path / "whole")
+    counted.clear()
+
+    with pytest.raises(StageError, match="stop here"):
+        generate(tmp_path / "cut", progress=FailAfter(3 * K))
+    assert len(counted) == 6 * K
+    counted.clear()
+    resumed = generate(tmp_path / "cut")
+    assert len(counted) == (NUM - 3) * K  # the first shard is kept
+    assert resumed.outcome == "resumed"
+    assert resumed.content_hash == whole.content_hash
+
+
+def test_a_damaged_shard_is_made_again(tmp_path: Path, counted: list[tuple[int, int]]) -> None:
+    whole = generate(tmp_path / "whole")
+
+    with pytest.raises(StageError):
+        generate(tmp_path / "cut", progress=FailAfter(6 * K))
+    shards = sorted((tmp_path / "cut").glob("generate/*/work/*.parquet"))
+    assert len(shards) == 2
+    shards[0].write_bytes(shards[0].read_bytes()[:-40])
+    counted.clear()
+    assert generate(tmp_path / "cut").content_hash == whole.content_hash
+    assert len(counted) == 4 * K
+
+
+def test_sigkill_loses_at_most_a_shard(tmp_path: Path, counted: list[tuple[int, int]]) -> None:
+    whole = generate(tmp_path / "whole", num=24)
+    counted.clear()
+    script = (
+        "import sys, torch; torch.set_num_threads(1); from pathlib import Path\n"
+        "sys.path.insert(0, sys.argv[2]); import test_stage\n"
+        "test_stage.generate(Path(sys.argv[1]), num=24)\n"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path / "cut"), str(Path(__file__).parent)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    deadline = time.monotonic() + 120
+    while len(list((tmp_path / "cut").glob("generate/*/work/*.parquet"))) < 2:
+        assert child.poll() is None, "it ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    kept = len(list((tmp_path / "cut").glob("generate/*/work/*.parquet")))
+    resumed = generate(tmp_path / "cut", num=24)
+    assert resumed.content_hash == whole.content_hash
+    assert len(counted) == (24 - 3 * kept) * K
+
+
+def test_too_long_prompts_are_recorded_and_bounded(tmp_path: Path) -> None:
+    def with_long_prompt(store: Store) -> ArtifactRef:
+        row = {
+            "prompt_id": "q0", "task": "math", "messages": [{"role": "user", "content": "1 + 1 ="}],
+            "reference_answer": "2", "choices": [], "split": "train", "source": "test",
+        }  # fmt: skip
+        long = {**row, "prompt_id": "q1", "messages": [{"role": "user", "content": "9" * 3000}]}
+        out = store.begin("load", "1", "e" * 32, "prompts")
+        out.write_tables([tables.from_rows([row, long], tables.PROMPTS)], "train")
+        return out.commit({}, {})
+
+    store = Store(str(tmp_path))
+    loaded = with_long_prompt(store)
+    with pytest.raises(ErrorRateError, match="3 failed requests of 6"):
+        run_stage(GENERATE, config(tmp_path), {"prompts": loaded}, store)
+    ref = run_stage(GENERATE, config(tmp_path, max_error_frac=0.5, seed=1), {"prompts": loaded}, store)
+    rows = store.open(ref).table().to_pylist()
+    assert [r["finish_reason"] for r in rows if r["prompt_id"] == "q1"] == ["error"] * 3
+    assert all(r["finish_reason"] != "error" for r in rows if r["prompt_id"] == "q0")
+
+
+def test_progress_never_goes_back(tmp_path: Path) -> None:
+    events: list[Event] = []
+    generate(tmp_path, progress=events.append)
+    mine = [e for e in events if e.stage == "generate"]
+    assert [e.done for e in mine] == sorted(e.done for e in mine)
+    assert [e.tokens for e in mine] == sorted(e.tokens for e in mine)
+    assert (mine[-1].done, mine[-1].total, mine[-1].unit) == (NUM * K, NUM * K, "responses")
+
+
+def test_a_cached_stage_loads_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = generate(tmp_path)
+    monkeypatch.setattr(models, "load_model", None)  # calling it would fail
+    again = generate(tmp_path)
+    assert again.outcome == "cached"
+    assert again.content_hash == first.content_hash
