@@ -24,6 +24,7 @@ _FAR = 1e-3  # relative; far wider than any rounding that counts as equal
 _BOTH = (LatexExtractionConfig(), ExprExtractionConfig())
 _FORMS = {"both": _BOTH, "latex": _BOTH[:1], "text": _BOTH[1:]}
 _UPRIGHT = re.compile(r"\\(?:mathrm|operatorname|rm)\s*\{\s*([ei])\s*\}")
+_PERCENT = re.compile(r"\s*(?:\\?%|\bpercent|\bpct)\s*\Z")
 _MARKS = ("$", "\\boxed", "\\(", "\\[", "\\begin{")
 
 
@@ -33,6 +34,24 @@ def compare(reference: str, part: Part, policy: PolicyConfig) -> Graded:
     Raises:
         ValueError: the reference cannot be parsed (checked up front by `equals_itself`).
     """
+    if part.extracted is not None:  # it stood in a box or tag: all of it is the answer
+        if policy.list_order == "strict":
+            wanted, given = split_list(bare(reference)), split_list(part.extracted)
+            if len(wanted) > 1 and len(wanted) == len(given):
+                pairs = zip(wanted, given, strict=True)
+                same = all(_compare(one, _boxed(other), policy).verdict == "correct" for one, other in pairs)
+                return Graded("correct" if same else "wrong", part.extracted)
+        if policy.percent != "either":
+            one, other = _without_percent(bare(reference), part.extracted, policy.percent)
+            return _compare(one, _boxed(other), policy)._replace(extracted=part.extracted)
+    return _compare(reference, part, policy)
+
+
+def _boxed(text: str) -> Part:
+    return Part(f"\\boxed{{{text}}}", text)
+
+
+def _compare(reference: str, part: Part, policy: PolicyConfig) -> Graded:
     gold = _gold(reference, policy.answer_forms)
     if not gold:
         raise ValueError(f"reference {reference[:80]!r}: got nothing that parses.")
@@ -41,6 +60,33 @@ def compare(reference: str, part: Part, policy: PolicyConfig) -> Graded:
         return Graded("unparsed", part.extracted)
     same = not _clearly_differ(gold, found) and (_equal(gold, found, policy) or _is_variable(gold, found))
     return Graded("correct" if same else "wrong", part.extracted or _shown(found))
+
+
+def split_list(text: str) -> list[str]:
+    """The elements of a bare list "a, b, c"; commas inside brackets do not split."""
+    parts, depth, start = [], 0, 0
+    for match in re.finditer(r"[()\[\]{}]|(?<!\\)[,;]", text):
+        mark = match.group()
+        if mark in "([{":
+            depth += 1
+        elif mark in ")]}":
+            depth -= 1
+        elif depth == 0:
+            parts.append(text[start : match.start()].strip())
+            start = match.end()
+    return [*parts, text[start:].strip()]
+
+
+def _without_percent(one: str, other: str, policy: str) -> tuple[str, str]:
+    """Both sides in the same unit, as the policy reads a percent sign."""
+    stripped = [_PERCENT.sub("", text) for text in (one, other)]
+    marked = [text != short for text, short in zip((one, other), stripped, strict=True)]
+    if policy == "fraction" and marked[0] != marked[1]:
+        stripped = [
+            f"\\frac{{{short}}}{{100}}" if mark else short
+            for short, mark in zip(stripped, marked, strict=True)
+        ]
+    return stripped[0], stripped[1]
 
 
 def _clearly_differ(gold: tuple[Any, ...], found: list[Any]) -> bool:
@@ -81,8 +127,12 @@ def _gold(reference: str, forms: str) -> tuple[Any, ...]:
     if "####" in text:
         text = bare(text)
     if forms != "text" and not any(mark in text for mark in _MARKS):
-        text = f"${text}$"
-    return tuple(_parse(text, forms))
+        # As LaTeX or not at all: a number somewhere in a broken formula is not the answer.
+        text, forms = f"${text}$", "latex"
+    parsed = _parse(text, forms)
+    if all(isinstance(piece, str) for piece in parsed):
+        return ()
+    return tuple(parsed)
 
 
 def _parse(text: str, forms: str) -> list[Any]:
