@@ -15,7 +15,7 @@ from advdistill_core.config import DistillConfig
 from advdistill_core.errors import BudgetError, ErrorRateError, InputError
 from advdistill_core.stages import STAGES, plan_stage
 from advdistill_core.store import ArtifactRef, Store
-from flows.run_record import FOLDER, RunRecord, StageRecord, headline_figures
+from flows.run_record import FOLDER, RunRecord, StageRecord, figures, headline_figures
 from flows.tied import end_with_owner
 from tasks.cache import result_folder, split_arguments
 
@@ -94,7 +94,7 @@ class RunRecorder:
         self, report: ArtifactRef | None = None, metrics: dict[str, Any] | None = None
     ) -> dict[str, Any]:
         """Note the result and show it in the Prefect UI."""
-        self.record.state, self.record.metrics = "completed", metrics or {}
+        self.record.state, self.record.metrics = "completed", figures(metrics or {})
         self.record.report = f"{report.uri}/report.html" if report else None
         self.record.seconds = time.time() - self.record.started_at
         self._save()

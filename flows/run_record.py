@@ -35,6 +35,12 @@ class RunRecord(BaseModel):
     config: dict[str, Any] = {}
 
 
+def figures(metrics: dict[str, Any]) -> dict[str, Any]:
+    """The metrics without lists (matching rows and the like), which stay in `metrics.json`."""
+    nested = {k: figures(v) for k, v in metrics.items() if isinstance(v, dict)}
+    return {k: nested.get(k, v) for k, v in metrics.items() if not isinstance(v, list)}
+
+
 def headline_figures(metrics: dict[str, Any]) -> dict[str, str]:
     """The few figures that people look at first, as text."""
     return {name: f"{v:.4g}" if isinstance(v, float) else str(v) for name, v in metrics.items() if _plain(v)}
