@@ -108,7 +108,11 @@ class Files:
         if not self.fs.isdir(path):
             return []
         self.fs.invalidate_cache(path)
-        found = (os.path.basename(entry["name"]) for entry in self.fs.ls(path) if entry["type"] == "file")
+        found = (
+            os.path.basename(entry["name"])
+            for entry in self.fs.ls(path, detail=True)
+            if entry["type"] == "file"
+        )
         return sorted(name for name in found if not name.endswith(".tmp"))
 
     def remove(self, name: str) -> None:
