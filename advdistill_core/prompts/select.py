@@ -32,7 +32,10 @@ def run(
     before = inputs.get("before")
     seen = _ids(before, "seen") if before else set()
     heldout = _ids(before, "heldout") if before else _ids(inputs["prompts"], "heldout")
-    fresh = [_without(part, seen | heldout) for part in inputs["prompts"].tables("train")]
+    # A question that was added since may have been drawn as a held-out one; here it is not.
+    splits = ("train", "heldout") if before else ("train",)
+    parts = [part for split in splits for part in inputs["prompts"].tables(split)]
+    fresh = [_as_training(_without(part, seen | heldout)) for part in parts]
     out.write_tables(iter(fresh), "train")
     out.write_tables((before or inputs["prompts"]).tables("heldout"), "heldout")
     used = sorted(seen.union(*(part["prompt_id"].to_pylist() for part in fresh)))
@@ -49,3 +52,10 @@ def _ids(artifact: Artifact, part: str) -> set[str]:
 def _without(table: pa.Table, ids: set[str]) -> pa.Table:
     """The rows whose prompt is none of `ids`."""
     return table.filter(pa.array([i not in ids for i in table["prompt_id"].to_pylist()], pa.bool_()))
+
+
+def _as_training(table: pa.Table) -> pa.Table:
+    place = table.schema.get_field_index("split")
+    return table.set_column(
+        place, table.schema.field("split"), pa.array(["train"] * table.num_rows, pa.string())
+    )

@@ -24,7 +24,7 @@ def precheck(config: PromptSource) -> None:
     """
     if config.source == "file":
         assert config.path is not None
-        if not any(True for _ in files.read(Path(config.path), config)):
+        if not sum(1 for _ in files.read(Path(config.path), config)):  # to the last row
             raise InputError("prompts.path", config.path, "a file with at least one question")
     elif config.source == "datasets":
         hub.precheck(config)

@@ -8,7 +8,7 @@ one copy.
 from typing import Any
 
 import torch
-from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 _HEADROOM = 32  # columns kept free: one copy of the cache per so many tokens, not one each
 
@@ -51,9 +51,12 @@ class GrowingLayer(DynamicLayer):
 
 
 def supports(model: Any) -> bool:
-    """Whether all of a model's layers attend to everything (no window, no recurrent state)."""
+    """Whether a model's layers keep nothing but keys and values.
+
+    Sliding windows are fine: the mask, not the cache, leaves out what is too far back.
+    """
     layers = DynamicCache(config=model.config).layers
-    return all(type(layer) is DynamicLayer for layer in layers)
+    return all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)
 
 
 def new_cache(model: Any) -> Cache:

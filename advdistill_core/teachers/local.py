@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from advdistill_core.errors import InputError
 from advdistill_core.models.chat import encode, end_token_ids
 from advdistill_core.teachers import kv
 from advdistill_core.teachers.choose import choose
@@ -104,6 +105,13 @@ class Engine:
 
     def __init__(self, model: Any, tokenizer: Any, batch_size: int) -> None:
         self.model, self.tokenizer, self.batch_size = model, tokenizer, batch_size
+        if not kv.supports(model):
+            raise InputError(
+                "model",
+                type(model).__name__,
+                "a model that keeps only keys and values",
+                "Serve it with another backend.",
+            )
         self.ends = end_token_ids(model, tokenizer)
         accepts = inspect.signature(model.forward).parameters
         self.last_only = {"logits_to_keep": 1} if "logits_to_keep" in accepts else {}

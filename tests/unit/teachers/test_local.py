@@ -6,8 +6,16 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    MambaConfig,
+    MambaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+)
 
+from advdistill_core.errors import InputError
 from advdistill_core.models.chat import encode, render
 from advdistill_core.teachers import Response, Sampling, response_seed
 from advdistill_core.teachers.local import Engine, sample
@@ -41,9 +49,23 @@ def gpt2(tokenizer: Any) -> Any:
     return GPT2LMHeadModel(config).eval()
 
 
-@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def mistral(tokenizer: Any) -> Any:
+    """A window of 12 tokens, shorter than the prompts."""
+    torch.manual_seed(0)
+    config = MistralConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, sliding_window=12, initializer_range=0.4,
+        max_position_embeddings=256, bos_token_id=2, eos_token_id=3, pad_token_id=0,
+    )  # fmt: skip
+    return MistralForCausalLM(config).eval()
+
+
+OTHERS = {"gpt2": gpt2, "mistral": mistral}
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "mistral"])
 def test_greedy_equals_the_librarys_generate(kind: str, model: Any, tokenizer: Any) -> None:
-    tested = model if kind == "llama" else gpt2(tokenizer)
+    tested = OTHERS[kind](tokenizer) if kind in OTHERS else model
     prompts = prompts_of(tokenizer, 11)
     found = by_key(list(sample(tested, tokenizer, prompts, seeds=range(11), max_new_tokens=20, batch_size=4)))
     for i, prompt in enumerate(prompts):
@@ -58,7 +80,7 @@ def test_greedy_equals_the_librarys_generate(kind: str, model: Any, tokenizer: A
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
 def test_a_response_does_not_depend_on_the_batch(kind: str, model: Any, tokenizer: Any) -> None:
-    tested = model if kind == "llama" else gpt2(tokenizer)
+    tested = OTHERS[kind](tokenizer) if kind in OTHERS else model
     prompts, seeds = prompts_of(tokenizer, 7), seeds_of(7, 5)
     settings = {"k": 5, "temperature": 0.9, "top_p": 0.95, "max_new_tokens": 20}
     alone = by_key(list(sample(tested, tokenizer, prompts, seeds=seeds, batch_size=1, **settings)))
@@ -165,3 +187,9 @@ def test_only_the_asked_samples_are_made(model: Any, tokenizer: Any) -> None:
 
 def test_nothing_asked_nothing_given(model: Any, tokenizer: Any) -> None:
     assert list(Engine(model, tokenizer, 4).generate([], Sampling())) == []
+
+
+def test_a_model_with_recurrent_state_is_refused(tokenizer: Any) -> None:
+    config = MambaConfig(vocab_size=len(tokenizer), hidden_size=16, state_size=4, num_hidden_layers=1)
+    with pytest.raises(InputError, match="MambaForCausalLM"):
+        Engine(MambaForCausalLM(config), tokenizer, 4)
