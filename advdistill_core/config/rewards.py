@@ -65,6 +65,9 @@ class PolicyConfig(Section):
     )
 
 
+_ROUNDING = 1e-9  # sums of weights such as 0.1 are not exact
+
+
 class RewardsConfig(Section):
     """Weights of the rubric's parts and limits of the verifiers."""
 
@@ -110,7 +113,7 @@ class RewardsConfig(Section):
     def _correct_outranks_wrong(self) -> "RewardsConfig":
         worst_correct = self.correct - self.repetition - self.overlong
         best_wrong = self.format + self.tags + self.steps + self.equations
-        if worst_correct <= best_wrong:
+        if worst_correct <= best_wrong + _ROUNDING:
             raise ValueError(
                 f"a wrong response could outrank a correct one: a correct one gets at least "
                 f"{worst_correct:g} (correct - repetition - overlong), a wrong one up to {best_wrong:g} "

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 from advdistill_core.errors import StageError
 from advdistill_core.rewards.types import Answer, Graded, Part, Verdict
 
+_JUDGE = "advdistill_core.rewards.judge"
 _POLL_S = 0.02
 _WATCH_AFTER_S = 0.05  # a worker's size is looked at only when it takes long
 _START_S = 120.0
@@ -56,6 +57,7 @@ class _Worker:
     began: int | None = None  # the job that it is judging
     heard_at: float = 0.0
     judged: int = 0
+    ready: bool = False  # it has sent its first message
 
 
 class Pool:
@@ -122,7 +124,7 @@ class Pool:
         if self._nursery is None or self._nursery.poll() is not None:
             self.close()
             self._start_nursery()
-        missing = [module for module in modules if module not in self._loaded]
+        missing = [module for module in (_JUDGE, *modules) if module not in self._loaded]
         if missing:
             error = self._ask({"preload": missing})["error"]
             if error:
@@ -271,13 +273,16 @@ class _Run:
         while (end := worker.buffer.find(b"\n")) >= 0:
             message = json.loads(bytes(worker.buffer[:end]))
             del worker.buffer[: end + 1]
-            worker.heard_at, worker.began = time.monotonic(), message["began"]
+            worker.heard_at, worker.began, worker.ready = time.monotonic(), message["began"], True
             worker.judged += message["began"] is not None
             for number, verdict, extracted in message["done"]:
                 worker.queue.remove(number)
                 results.append((number, Graded(verdict, extracted)))
-        if not alive and worker.queue:
+        if not alive and worker.queue and worker.ready:
             results += self._convict(worker, "error")
+        elif not alive and worker.queue:  # it never came to life
+            self.alone.extend(worker.queue)
+            self.pool._replace(worker)
         elif not alive:
             self.pool._replace(worker)
         return results
@@ -298,6 +303,11 @@ class _Run:
     def _enforce(self, worker: _Worker) -> list[tuple[int, Graded]]:
         """End a worker that is over a limit, unless it has just answered."""
         taken_s = time.monotonic() - worker.heard_at
+        if not worker.ready:  # its own start is not on the answer's account
+            if taken_s > _START_S:
+                self.again.extend(worker.queue)
+                self.pool._replace(worker)
+            return []
         if taken_s > self.pool.timeout_s:
             verdict: Verdict = "timeout"
         elif taken_s > _WATCH_AFTER_S and _resident_bytes(worker.pid) > self.pool.memory_bytes:

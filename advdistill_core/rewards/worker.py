@@ -82,9 +82,12 @@ def _tend(control: socket.socket, parent: int, workers: set[int], scratch: str) 
 def _preload(modules: list[str]) -> str | None:
     for module in modules:
         try:
-            importlib.import_module(module)
+            loaded = importlib.import_module(module)
         except ImportError as error:
             return f"{module}: {error}"
+        warm_up = getattr(loaded, "warm_up", None)
+        if module.startswith("advdistill_core.") and warm_up is not None:
+            warm_up()  # once, here, instead of in every worker's first answer
     gc.freeze()  # so that the workers' garbage collection leaves shared pages shared
     return None
 
@@ -147,6 +150,7 @@ def _serve(channel: socket.socket, policy_fields: dict[str, Any]) -> None:
             return judge.second_opinion(answer)
         return judge.judge(answer, seen or Part(*(piece or [""])))
 
+    send(None)  # ready
     with channel.makefile("rb") as lines:
         for line in lines:
             for number, kind, fields, piece in json.loads(line):
