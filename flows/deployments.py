@@ -44,21 +44,22 @@ class Deployment:
         return {"env": dict(_ENVIRONMENT), "stream_output": False}
 
 
-def deployments(root: str, overlap: Overlap = "ENQUEUE") -> list[Deployment]:
+def deployments(root: str, overlap: Overlap = "ENQUEUE", complete: bool = True) -> list[Deployment]:
     """Every deployment, with the recipes as the values that its form starts with.
 
     Args:
         root: folder or URI of the artifacts, the same for all workers.
         overlap: what a re-distillation does while another one runs.
+        complete: spell out every field, not only those that a recipe sets.
     """
-    default = parameters({"name": "distill"}, root)
+    default = parameters({"name": "distill"}, root, complete)
     listed = [
         Deployment(
             "distill",
             name,
             "flows.distill:distill",
             catalog.about(path),
-            parameters={"config": parameters({"name": name, **read_recipe(path)}, root)},
+            parameters={"config": parameters({"name": name, **read_recipe(path)}, root, complete)},
             tags=("advdistill", "recipe"),
         )
         for name, path in catalog.shipped().items()
@@ -69,7 +70,7 @@ def deployments(root: str, overlap: Overlap = "ENQUEUE") -> list[Deployment]:
         Deployment("evaluate", "default", "flows.evaluate:evaluate_flow", "Measure one model."),
     ]
     listed = [d if d.parameters else _with(d, {"config": default}) for d in listed]
-    redistill = parameters({"name": "redistill"}, root)
+    redistill = parameters({"name": "redistill"}, root, complete)
     return [
         *listed,
         Deployment(
@@ -93,14 +94,15 @@ def deployments(root: str, overlap: Overlap = "ENQUEUE") -> list[Deployment]:
     ]
 
 
-def parameters(document: Mapping[str, Any], root: str) -> dict[str, Any]:
-    """A recipe with every field spelled out, so that the form is complete.
+def parameters(document: Mapping[str, Any], root: str, complete: bool = True) -> dict[str, Any]:
+    """A recipe placed on the pools, with every field spelled out unless told otherwise.
 
     It is not validated: a recipe may leave a field, such as a file's path, to the form.
     """
     placed = {"placement": "pools", "storage": {"root": root}}
     chosen = {name: value for name, value in document.items() if name != "about"}
-    return _merge(DistillConfig().model_dump(mode="json"), _merge(chosen, placed))
+    base = DistillConfig().model_dump(mode="json") if complete else {}
+    return _merge(base, _merge(chosen, placed))
 
 
 def prefect_yaml(listed: list[Deployment]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from prefect.runtime import flow_run
 from advdistill_core.config import DistillConfig, RedistillConfig
 from advdistill_core.evaluation import answers
 from advdistill_core.evaluation.statistics import paired_difference
+from advdistill_core.prompts import sources
 from advdistill_core.store import ArtifactRef, Store
 from flows import promotion
 from flows.precheck import precheck
@@ -39,10 +40,12 @@ def redistill(
     """Distil the questions that are new since the champion and let the better student stay.
 
     Args:
-        config: as for `distill`; the held-out questions of a line of students never change.
+        config: as for `distill`, but all questions of a file or data set are read, however
+            many `prompts.num_train` says; the held-out ones of a line never change.
         policy: what counts as new, and as better.
         from_stage: make this stage's result, and what follows, anew although it is there.
     """
+    config = _whole_source(config)
     precheck(config)
     run = RunRecorder(config, from_stage)
     line = promotion.read_line(run.store, policy.champion)
@@ -76,6 +79,15 @@ def redistill(
     )
     promotion.promote(run.store, policy.champion, made)
     return _end(run, policy, "promoted", f"promoted by {who}: {describe(difference)}", difference)
+
+
+def _whole_source(config: DistillConfig) -> DistillConfig:
+    """Ask for as many training questions as a source that may grow holds now."""
+    if config.prompts.source == "reasoning_gym":
+        return config
+    distinct = len({question.normalised for question in sources.questions(config.prompts)})
+    num_train = max(1, distinct - config.prompts.num_heldout)
+    return config.model_copy(update={"prompts": config.prompts.model_copy(update={"num_train": num_train})})
 
 
 def compare(store: Store, old: ArtifactRef, new: ArtifactRef, confidence: float) -> Difference:

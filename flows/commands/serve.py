@@ -44,7 +44,7 @@ def deploy(
 
         from flows.deployments import deployments, prefect_yaml
 
-        listed = deployments(root or "{{ $ADVDISTILL_ROOT }}", strategy)
+        listed = deployments("{{ $ADVDISTILL_ROOT }}", strategy, complete=False)
         print(_YAML_HEAD + yaml.safe_dump(prefect_yaml(listed), sort_keys=False, width=100), end="")
         return
     from flows.server import connect

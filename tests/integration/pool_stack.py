@@ -1,0 +1,146 @@
+"""A server with the deployments, and workers that a test can kill."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+from server_fixture import Cli
+
+from flows import catalog
+from flows.commands.up import WORKER_ENVIRONMENT
+from flows.deployments import parameters
+
+FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+
+
+def ask(method: str, url: str, **options: Any) -> Any:
+    """A request that is repeated while the server is busy, as Prefect's own client does."""
+    for attempt in range(20):
+        answer = httpx.request(method, url, timeout=60, **options)
+        if answer.status_code != 503:
+            break
+        time.sleep(0.2 * (attempt + 1))
+    answer.raise_for_status()
+    return answer.json() if answer.content else None
+
+
+@dataclass
+class Worker:
+    """A Prefect worker in a session of its own."""
+
+    process: "subprocess.Popen[bytes]"
+    pool: str
+
+    def family(self) -> list[psutil.Process]:
+        """The worker and everything that descends from it."""
+        try:
+            worker = psutil.Process(self.process.pid)
+            return [worker, *worker.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []
+
+    def kill(self) -> None:
+        """SIGKILL the worker alone."""
+        self.process.kill()
+        self.process.wait()
+
+    def kill_machine(self) -> list[psutil.Process]:
+        """SIGKILL the worker with all its descendants, as a power cut does; returns them."""
+        family = self.family()
+        for process in family:
+            process.kill()
+        self.process.wait()
+        return family
+
+
+@dataclass
+class Stack:
+    """A Prefect server with everything deployed."""
+
+    cli: Cli
+    api: str
+    workers: list[Worker] = field(default_factory=list)
+
+    def worker(self, pool: str, name: str, limit: int = 1) -> Worker:
+        environment = {**self.cli.environment(), **WORKER_ENVIRONMENT, "PREFECT_API_URL": self.api}
+        environment |= {"OMP_NUM_THREADS": "1", "PREFECT_HOME": str(self.cli.home / "prefect")}
+        command = [sys.executable, "-m", "prefect", "worker", "start", "--type", "process"]
+        with open(self.cli.home / f"worker-{name}.log", "ab") as log:
+            process = subprocess.Popen(
+                [*command, "--pool", pool, "--name", name, "--limit", str(limit)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment,
+                start_new_session=True,
+            )
+        worker = Worker(process, pool)
+        self.workers.append(worker)
+        return worker
+
+    def trigger(
+        self, deployment: str, root: Path, *overrides: str, placement: str = "pools", **extra: Any
+    ) -> str:
+        """Start a run of a deployment with the smoke recipe through the API."""
+        config = parameters(catalog.load("smoke", list(overrides)).model_dump(mode="json"), str(root))
+        config["placement"] = placement
+        found = ask("GET", f"{self.api}/deployments/name/{deployment}")
+        body = {"parameters": {"config": config, **extra}, "state": {"type": "SCHEDULED"}}
+        return str(ask("POST", f"{self.api}/deployments/{found['id']}/create_flow_run", json=body)["id"])
+
+    def state(self, run: str) -> dict[str, Any]:
+        return dict(ask("GET", f"{self.api}/flow_runs/{run}")["state"])
+
+    def set_state(self, run: str, kind: str, name: str | None = None) -> None:
+        """What the UI sends for Cancel and Retry."""
+        body = {"state": {"type": kind, "name": name}, "force": name == "AwaitingRetry"}
+        ask("POST", f"{self.api}/flow_runs/{run}/set_state", json=body)
+
+    def wait(self, run: str, timeout_s: float = 240) -> dict[str, Any]:
+        """Wait for a final state."""
+        self.until(lambda: self.state(run)["type"] in FINAL, timeout_s, f"run {run} to end")
+        return self.state(run)
+
+    def children(self, run: str) -> list[dict[str, Any]]:
+        """The runs on the GPU pool that a run started."""
+        body = {"flow_runs": {"parent_flow_run_id": {"any_": [run]}}}
+        return list(ask("POST", f"{self.api}/flow_runs/filter", json=body))
+
+    def logs(self, run: str) -> list[str]:
+        body = {"logs": {"flow_run_id": {"any_": [run]}}, "sort": "TIMESTAMP_ASC"}
+        found = ask("POST", f"{self.api}/logs/filter", json=body)
+        return [line["message"] for line in found]
+
+    def artifacts(self, run: str) -> list[dict[str, Any]]:
+        body = {"artifacts": {"flow_run_id": {"any_": [run]}}}
+        return list(ask("POST", f"{self.api}/artifacts/filter", json=body))
+
+    def pool_slots_in_use(self, pool: str) -> int:
+        body = {
+            "flow_runs": {"state": {"type": {"any_": ["RUNNING", "PENDING", "CANCELLING"]}}},
+            "work_pools": {"name": {"any_": [pool]}},
+        }
+        return len(ask("POST", f"{self.api}/flow_runs/filter", json=body))
+
+    @staticmethod
+    def until(condition: Callable[[], Any], timeout_s: float, what: str) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            assert time.monotonic() < deadline, f"waited {timeout_s:.0f} s for {what}"
+            time.sleep(0.1)
+
+    def stop(self) -> None:
+        for worker in self.workers:
+            worker.kill_machine()
+        self.workers.clear()
+
+    def stop_gpu_workers(self) -> None:
+        for worker in [w for w in self.workers if w.pool == "gpu"]:
+            worker.kill_machine()
+            self.workers.remove(worker)

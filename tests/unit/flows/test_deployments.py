@@ -1,0 +1,93 @@
+"""Deployments as data, and the file for `prefect deploy` that is written from them."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from advdistill_core.config import DistillConfig, RedistillConfig
+from flows import catalog
+from flows.deployments import deployments
+
+ROOT = Path(__file__).resolve().parents[3]
+LISTED = deployments("/data/store")
+
+
+def test_the_committed_file_is_what_the_command_prints() -> None:
+    command = [sys.executable, "-m", "flows.cli", "deploy", "--print"]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    committed = (ROOT / "infra" / "prefect.yaml").read_text()
+    assert committed == printed, "advdistill deploy --print > infra/prefect.yaml"
+
+
+def test_every_recipe_can_be_chosen() -> None:
+    assert {d.name for d in LISTED if d.flow == "distill"} == set(catalog.shipped())
+
+
+@pytest.mark.parametrize(
+    "deployment", [d for d in LISTED if d.flow != "stage"], ids=lambda d: f"{d.flow}/{d.name}"
+)
+def test_a_form_starts_with_every_field_of_its_recipe(deployment) -> None:
+    config = dict(deployment.parameters["config"])
+    assert set(config) == set(DistillConfig.model_fields)
+    if config["prompts"]["source"] == "file":
+        config["prompts"] = {**config["prompts"], "path": "questions.jsonl"}
+    built = DistillConfig.model_validate(config)
+    assert built.placement == "pools"
+    assert built.storage.root == "/data/store"
+    if deployment.flow == "distill":
+        overrides = ["prompts.path=questions.jsonl"] if built.prompts.source == "file" else []
+        recipe = catalog.load(deployment.name, overrides)
+        ours = {"placement": "local", "storage": recipe.storage.model_dump()}
+        assert DistillConfig.model_validate({**built.model_dump(), **ours}) == recipe
+
+
+def test_the_gpu_pool_gets_only_single_stages() -> None:
+    assert [f"{d.flow}/{d.name}" for d in LISTED if d.pool == "gpu"] == ["stage/gpu"]
+
+
+def test_one_redistillation_at_a_time_by_schedule() -> None:
+    (entry,) = (
+        e
+        for e in yaml.safe_load((ROOT / "infra" / "prefect.yaml").read_text())["deployments"]
+        if e["name"] == "nightly"
+    )
+    assert entry["concurrency_limit"] == {"limit": 1, "collision_strategy": "ENQUEUE"}
+    assert entry["schedules"] == [{"cron": "0 3 * * *", "timezone": "UTC", "slug": "nightly"}]
+    assert RedistillConfig.model_validate(entry["parameters"]["policy"]) == RedistillConfig()
+
+
+def test_every_entrypoint_is_a_flow_with_that_name() -> None:
+    import importlib
+
+    from prefect import Flow
+
+    for deployment in LISTED:
+        module, _, name = deployment.entrypoint.partition(":")
+        flow = getattr(importlib.import_module(module), name)
+        assert isinstance(flow, Flow)
+        assert flow.name == deployment.flow
+
+
+def test_forms_have_titles_descriptions_and_an_order() -> None:
+    """Every field of the configuration, however deep: a label, a help text, a place."""
+
+    def check(model: dict, definitions: dict, where: str) -> int:
+        count = 0
+        for name, field in model.get("properties", {}).items():
+            at = f"{where}.{name}"
+            assert field.get("title"), at
+            assert field.get("description"), at
+            assert "position" in field, at
+            target = field.get("$ref") or field.get("items", {}).get("$ref", "")
+            count += 1
+            if target:
+                count += check(definitions[target.rpartition("/")[2]], definitions, at)
+        return count
+
+    schema = DistillConfig.model_json_schema()
+    assert check(schema, schema["$defs"], "config") > 50
+    policy = RedistillConfig.model_json_schema()
+    assert check(policy, {}, "policy") == len(RedistillConfig.model_fields)
