@@ -47,7 +47,7 @@ def stage_processes(root: Path) -> list[psutil.Process]:
     return found
 
 
-def test_stages_run_on_the_pool_and_pass_on_logs_and_progress(stack: Stack, gpu: Worker, tmp_path: Path) -> None:
+def test_two_runs_share_a_stage_on_the_pool(stack: Stack, gpu: Worker, tmp_path: Path) -> None:
     """Two runs at once want the same responses: one run on the pool makes them for both."""
     first = stack.trigger("generate/default", tmp_path)
     second = stack.trigger("generate/default", tmp_path)
@@ -69,14 +69,14 @@ def test_stages_run_on_the_pool_and_pass_on_logs_and_progress(stack: Stack, gpu:
 
 
 @pytest.mark.parametrize("what", ["worker", "machine"])
-def test_killed_gpu_worker_with_a_second_one_present(stack: Stack, gpu: Worker, tmp_path: Path, what: str) -> None:
-    run, busy, kept = start_and_kill(stack: Stack, gpu: Worker, tmp_path, what, others=True)
+def test_killed_with_a_second_worker_present(stack: Stack, gpu: Worker, tmp_path: Path, what: str) -> None:
+    run, busy, kept = start_and_kill(stack, gpu, tmp_path, what, others=True)
     check_finished(stack, run, tmp_path, busy, kept)
 
 
 @pytest.mark.slow
-def test_killed_gpu_worker_alone_then_restarted(stack: Stack, gpu: Worker, tmp_path: Path) -> None:
-    run, busy, kept = start_and_kill(stack: Stack, gpu: Worker, tmp_path, "machine", others=False)
+def test_killed_alone_then_restarted(stack: Stack, gpu: Worker, tmp_path: Path) -> None:
+    run, busy, kept = start_and_kill(stack, gpu, tmp_path, "machine", others=False)
     time.sleep(5)
     stack.worker("gpu", "gpu-0")
     check_finished(stack, run, tmp_path, busy, kept)

@@ -54,7 +54,7 @@ class Line:
 
 
 def test_only_what_is_new_and_only_what_is_better(stack: Stack, tmp_path: Path) -> None:
-    line = Line(stack: Stack, tmp_path)
+    line = Line(stack, tmp_path)
     line.grow(20)
     first = line.decide(margin=-1)
     assert first["metrics"]["decision"] == "promoted"
@@ -93,7 +93,7 @@ def test_only_what_is_new_and_only_what_is_better(stack: Stack, tmp_path: Path) 
 
 
 def test_a_person_is_asked_and_the_schedule_fires(stack: Stack, tmp_path: Path) -> None:
-    line = Line(stack: Stack, tmp_path)
+    line = Line(stack, tmp_path)
     line.grow(12)
     run = line.start(margin=-1, approval=True)
     stack.until(lambda: stack.state(run)["type"] == "PAUSED", 240, "the pause")
