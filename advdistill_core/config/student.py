@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+from pydantic import model_validator
+
 from advdistill_core.config.base import Section, setting
 from advdistill_core.config.teacher import DType
 
@@ -44,6 +46,44 @@ class StudentConfig(Section):
     checkpoint_every_steps: int = setting(
         20, "Checkpoint interval", "Optimizer steps between checkpoints.", affects_result=False, ge=1
     )
+    keep_checkpoints: int = setting(
+        2, "Checkpoints kept", "The newest so many are kept.", affects_result=False, ge=1
+    )
+    gradient_checkpointing: bool = setting(
+        False,
+        "Recompute activations",
+        "Less memory for about a third more time; the result is the same.",
+        affects_result=False,
+    )
+    num_processes: int = setting(
+        1, "Processes", "Training processes, each with a device of its own.", affects_result=False, ge=1
+    )
+    sharding: Literal["replicated", "fsdp"] = setting(
+        "replicated",
+        "Sharding",
+        "With several processes: the whole model in each (DDP), or divided among them (FSDP).",
+        affects_result=False,
+    )
+    report_to: list[Literal["tensorboard", "mlflow", "wandb", "trackio"]] = setting(
+        list, "Trackers", "Trackers that losses are sent to, beside the training log.", affects_result=False
+    )
+    keep_layers: list[int] = setting(
+        list, "Layers kept", "Layers of the model that the student starts from, from 0; empty for all."
+    )
+    lora_rank: int = setting(0, "LoRA rank", "0 trains all weights; else low-rank updates.", ge=0, le=1024)
+    lora_alpha: int = setting(32, "LoRA alpha", "LoRA: the update is scaled by alpha / rank.", ge=1)
     trust_remote_code: bool = setting(
         False, "Trust remote code", "Run code that the model's repository brings."
     )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "StudentConfig":
+        if self.sharding == "fsdp" and self.num_processes == 1:
+            raise ValueError("sharding would be ignored: it is read with num_processes above 1")
+        if self.sharding == "fsdp" and self.lora_rank:
+            raise ValueError("sharding fsdp and lora_rank exclude each other: use sharding replicated")
+        if self.lora_alpha != 32 and not self.lora_rank:
+            raise ValueError("lora_alpha would be ignored: it is read with lora_rank above 0")
+        if sorted(set(self.keep_layers)) != self.keep_layers or any(i < 0 for i in self.keep_layers):
+            raise ValueError("keep_layers must be different layers from 0 up, in ascending order")
+        return self

@@ -5,6 +5,7 @@ import threading
 from types import FrameType
 from typing import Any
 
+import torch
 from transformers import TrainerCallback
 
 from advdistill_core.progress import Event, Progress
@@ -63,5 +64,13 @@ class StopOnRequest(TrainerCallback):
         self.requested = True
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self.requested and state.global_step < state.max_steps:
+        if self._anyone(args) and state.global_step < state.max_steps:
             control.should_save = control.should_training_stop = True
+
+    def _anyone(self, args: Any) -> bool:
+        """Whether any process was asked: all must stop after the same step."""
+        if args.world_size == 1:
+            return self.requested
+        asked = torch.tensor(int(self.requested), device=args.device)
+        torch.distributed.all_reduce(asked, torch.distributed.ReduceOp.MAX)
+        return bool(asked)

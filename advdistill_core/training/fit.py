@@ -13,8 +13,6 @@ from advdistill_core.training import checkpoints
 from advdistill_core.training.batching import Schedule
 from advdistill_core.training.rows import Group
 
-KEEP_CHECKPOINTS = 2
-
 
 @dataclass(frozen=True)
 class Fitted:
@@ -24,12 +22,14 @@ class Fitted:
         model: the trained model, as it was before `attach`.
         log: per optimizer step its loss, learning rate, gradient norm and tokens.
         shared, fused: which of the fast paths the model allowed.
+    state: the gathered weights, when they were divided among processes.
     """
 
     model: Any
     log: list[dict[str, float]]
     shared: bool
     fused: bool
+    state: dict[str, Any] | None = None
 
 
 def fit(
@@ -50,12 +50,12 @@ def fit(
     from transformers import PrinterCallback
 
     from advdistill_core.training.callbacks import ShowProgress, StopOnRequest
-    from advdistill_core.training.forward import attach, detach, probe
+    from advdistill_core.training.forward import attach, causal_lm, detach, probe
     from advdistill_core.training.trainer import WeightedTrainer
 
     longest = max(len(g.prompt) + len(row.completion) for g in groups for row in g.rows)
     shared, fused = probe(model, longest)
-    attention = model.config._attn_implementation
+    attention = causal_lm(model).config._attn_implementation
     arguments = training_arguments(config, groups, folder, model.device)
     schedule = schedule_of(config, groups, shared, arguments.process_index, arguments.world_size)
     torch.manual_seed(config.seed)
@@ -64,7 +64,7 @@ def fit(
     trainer = WeightedTrainer(
         schedule,
         shared,
-        KEEP_CHECKPOINTS,
+        config.keep_checkpoints,
         model=model,
         args=arguments,
         callbacks=[ShowProgress(schedule, progress), stop],
@@ -79,8 +79,9 @@ def fit(
             "the same command continues from there."
         )
     trained = trainer.accelerator.unwrap_model(trainer.model)
+    state = trainer.accelerator.get_state_dict(trainer.model) if trainer.is_fsdp_enabled else None
     detach(trained, attention)
-    return Fitted(trained, train_log(trainer.state.log_history, schedule), shared, fused)
+    return Fitted(trained, train_log(trainer.state.log_history, schedule), shared, fused, state)
 
 
 def schedule_of(
@@ -128,10 +129,12 @@ def training_arguments(config: StudentConfig, groups: Sequence[Group], folder: P
         save_strategy="steps",
         save_steps=config.checkpoint_every_steps,
         ddp_find_unused_parameters=False,
+        gradient_checkpointing=config.gradient_checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False} if config.gradient_checkpointing else None,
         remove_unused_columns=False,
         dataloader_pin_memory=False,
         disable_tqdm=True,
-        report_to=[],
+        report_to=list(config.report_to),
     )
 
 

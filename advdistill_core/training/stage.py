@@ -8,10 +8,11 @@ from typing import Any
 import pyarrow as pa
 
 from advdistill_core import models
-from advdistill_core.config import DistillConfig
+from advdistill_core.config import DistillConfig, StudentConfig
 from advdistill_core.models.home import no_bars
 from advdistill_core.progress import Event, Progress
 from advdistill_core.store import Artifact, ArtifactWriter, tables
+from advdistill_core.training.rows import Group
 
 _LOG = pa.schema(
     [
@@ -40,40 +41,58 @@ def run(
 ) -> None:
     """Train the student and write it as a folder that `from_pretrained` loads."""
     from advdistill_core.training.data import read_groups
-    from advdistill_core.training.fit import fit
 
     student = config.student
     tokenizer = models.load_tokenizer(student.model, student.trust_remote_code)
     data = read_groups(inputs["prompts"], inputs["responses"], inputs["weights"], tokenizer, student)
     progress(Event(stage="train", done=0, total=0, unit="steps", message="loading the student"))
-    model = models.load_model(student.model, "float32", student.device, student.trust_remote_code)
-    fitted = fit(model, data.groups, student, out.work_folder("checkpoints"), progress)
-    _write_model(fitted.model, tokenizer, out)
-    out.write_file("train_log.parquet", tables.encode(pa.Table.from_pylist(fitted.log, schema=_LOG)))
-    tokens = sum(int(entry["completion_tokens"]) for entry in fitted.log)
+    log, paths = _train(data.groups, student, out, progress)
+    _write_model(tokenizer, out)
+    out.write_file("train_log.parquet", tables.encode(pa.Table.from_pylist(log, schema=_LOG)))
+    tokens = sum(int(entry["completion_tokens"]) for entry in log)
     out.note(
         tokens={"completion": tokens},
         metrics={
-            "num_steps": len(fitted.log),
+            "num_steps": len(log),
             "num_groups": len(data.groups),
             "num_responses": data.num_rows,
             "too_long": len(data.too_long),
             "empty": len(data.empty),
-            "loss_first": fitted.log[0]["loss"],
-            "loss_last": fitted.log[-1]["loss"],
-            "prefix_shared": fitted.shared,
-            "output_layer_fused": fitted.fused,
+            "loss_first": log[0]["loss"],
+            "loss_last": log[-1]["loss"],
+            **paths,
         },
     )
 
 
-def _write_model(model: Any, tokenizer: Any, out: ArtifactWriter) -> None:
+def _train(
+    groups: list[Group], student: StudentConfig, out: ArtifactWriter, progress: Progress
+) -> tuple[list[dict[str, Any]], dict[str, bool]]:
+    """Train here or in several processes; the model is in the work folder `job` afterwards.
+
+    Returns:
+        The log, and which fast paths the model allowed.
+    """
+    from advdistill_core.training.fit import fit
+    from advdistill_core.training.launch import fit_in_processes
+    from advdistill_core.training.student import load_student, save_student
+
+    job = out.work_folder("job")
+    if student.num_processes > 1:
+        result = fit_in_processes(groups, student, job, progress)
+        log, shared, fused = result["log"], result["shared"], result["fused"]
+    else:
+        fitted = fit(load_student(student), groups, student, out.work_folder("checkpoints"), progress)
+        shutil.rmtree(job / "model", ignore_errors=True)  # of an attempt that was cut short here
+        save_student(fitted.model, job / "model")
+        log, shared, fused = fitted.log, fitted.shared, fitted.fused
+    return log, {"prefix_shared": shared, "output_layer_fused": fused}
+
+
+def _write_model(tokenizer: Any, out: ArtifactWriter) -> None:
     """Weights, configuration, tokenizer and chat template, at the artifact's root."""
-    folder: Path = out.work_folder("model")
-    shutil.rmtree(folder)  # of an attempt that was cut short here
-    folder.mkdir()
+    folder: Path = out.work_folder("job") / "model"
     with no_bars():
-        model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         out.put_file(str(path.relative_to(folder)), path)

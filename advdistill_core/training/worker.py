@@ -1,0 +1,74 @@
+"""One of several training processes, started by `accelerate launch` (see `launch`)."""
+
+import ctypes
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from advdistill_core.config.student import StudentConfig
+from advdistill_core.errors import AdvDistillError
+from advdistill_core.progress import Event
+from advdistill_core.training.rows import Group, Row
+
+_PR_SET_PDEATHSIG = 1
+
+
+def groups_to_json(groups: list[Group]) -> str:
+    """Groups in a form that `groups_from_json` reads."""
+    return json.dumps(
+        [[g.prompt_id, g.prompt, [[row.completion, row.weight] for row in g.rows]] for g in groups]
+    )
+
+
+def groups_from_json(text: str) -> list[Group]:
+    """The inverse of `groups_to_json`; floats survive exactly."""
+    return [
+        Group(name, tuple(prompt), tuple(Row(tuple(ids), weight) for ids, weight in rows))
+        for name, prompt, rows in json.loads(text)
+    ]
+
+
+def main() -> None:
+    """Train as the job folder says; the first process reports into it."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # launchers put us in a session of our own
+    job = Path(sys.argv[1])
+    first = os.environ.get("RANK", "0") == "0"
+    with open(job / "messages.jsonl", "a" if first else "r", encoding="utf-8") as out:
+
+        def tell(message: dict[str, Any]) -> None:
+            if first:
+                out.write(json.dumps(message) + "\n")
+                out.flush()
+
+        try:
+            _train(job, lambda event: tell({"event": event.model_dump(mode="json")}), first)
+        except AdvDistillError as error:
+            tell({"error": type(error).__name__, "args": [str(a) for a in error.args]})
+            sys.exit(1)
+
+
+def _train(job: Path, progress: Any, first: bool) -> None:
+    from advdistill_core.training.fit import fit
+    from advdistill_core.training.student import load_student, save_student
+
+    config = StudentConfig.model_validate_json((job / "config.json").read_text("utf-8"))
+    groups = groups_from_json((job / "groups.json").read_text("utf-8"))
+    on_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true"
+    device = "cpu" if on_cpu else f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+    model = load_student(config, device)
+    fitted = fit(model, groups, config, job.parent / "checkpoints", progress if first else _nothing)
+    if first:
+        save_student(fitted.model, job / "model", fitted.state)
+        result = {"log": fitted.log, "shared": fitted.shared, "fused": fitted.fused}
+        (job / "result.json").write_text(json.dumps(result), "utf-8")
+
+
+def _nothing(event: Event) -> None:
+    """Only the first process shows progress."""
+
+
+if __name__ == "__main__":
+    main()

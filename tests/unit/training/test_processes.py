@@ -1,0 +1,91 @@
+"""Several processes by `accelerate launch` (gloo on CPU) against one."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from advdistill_core import models
+from advdistill_core.config import StudentConfig
+from advdistill_core.errors import StageError
+from advdistill_core.models.tiny import NAME as TINY
+from advdistill_core.progress import silent
+from advdistill_core.training.fit import fit
+from advdistill_core.training.launch import fit_in_processes, launch_command
+from advdistill_core.training.student import load_student, save_student
+from advdistill_core.training.worker import groups_from_json, groups_to_json
+
+CONFIG = StudentConfig(
+    model=TINY, device="cpu", learning_rate=1e-3, epochs=2, groups_per_step=3, warmup_frac=0.0,
+    lr_schedule="constant", batch_tokens=24, checkpoint_every_steps=2,
+)  # fmt: skip
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return dict(AutoModelForCausalLM.from_pretrained(folder).named_parameters())
+
+
+def one(groups, folder: Path, config=CONFIG) -> tuple[list, dict]:
+    fitted = fit(load_student(config), groups, config, folder / "checkpoints", silent)
+    save_student(fitted.model, folder / "model")
+    return fitted.log, weights(folder / "model")
+
+
+def assert_equal_training(got, expected):
+    """The same losses and steps; sums are only taken in another order."""
+    for mine, theirs in zip(got[0], expected[0], strict=True):
+        assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
+        assert mine["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=1e-4)
+    before = weights_of_the_start()
+    for name, tensor in expected[1].items():
+        moved = (tensor - before[name]).norm()
+        assert (got[1][name] - tensor).norm() <= 0.01 * moved, name
+
+
+def weights_of_the_start() -> dict[str, torch.Tensor]:
+    return dict(models.load_model(TINY).named_parameters())
+
+
+def test_two_processes_train_the_same_student_as_one(lab, tmp_path):
+    """Rows of unequal length, steps with an odd number of micro-batches and a last step
+    of one group, so that one process has less to do than the other, or nothing."""
+    groups = lab.build_groups(num_groups=7)
+    expected = one(groups, tmp_path / "one")
+    events = []
+    two = CONFIG.model_copy(update={"num_processes": 2})
+    (tmp_path / "two").mkdir()
+    result = fit_in_processes(groups, two, tmp_path / "two" / "job", events.append)
+    assert [event.done for event in events] == list(range(1, 7))
+    assert result["shared"]
+    assert_equal_training((result["log"], weights(tmp_path / "two" / "job" / "model")), expected)
+
+
+def test_what_a_process_raises_arrives(lab, tmp_path):
+    """And a process that cannot start tells how it ended."""
+    bad = CONFIG.model_copy(update={"num_processes": 2, "model": str(tmp_path / "nowhere")})
+    with pytest.raises((StageError, ValueError), match="nowhere"):
+        fit_in_processes(lab.build_groups(num_groups=2), bad, tmp_path / "job", silent)
+
+
+@pytest.mark.slow
+def test_fsdp_trains_the_same_student_as_one(lab, tmp_path):
+    groups = lab.build_groups(num_groups=7)
+    expected = one(groups, tmp_path / "one")
+    config = CONFIG.model_copy(update={"num_processes": 2, "sharding": "fsdp"})
+    (tmp_path / "two").mkdir()
+    result = fit_in_processes(groups, config, tmp_path / "two" / "job", silent)
+    assert_equal_training((result["log"], weights(tmp_path / "two" / "job" / "model")), expected)
+
+
+def test_groups_survive_the_way_to_the_processes(lab):
+    groups = lab.build_groups()
+    assert groups_from_json(groups_to_json(groups)) == groups
+    assert json.loads(groups_to_json([])) == []
+
+
+def test_the_command_asks_for_fsdp_only_when_told(tmp_path):
+    two = CONFIG.model_copy(update={"num_processes": 2})
+    assert "--use_fsdp" not in launch_command(two, tmp_path)
+    assert "--use_fsdp" in launch_command(two.model_copy(update={"sharding": "fsdp"}), tmp_path)
