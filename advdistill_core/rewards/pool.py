@@ -22,6 +22,7 @@ from advdistill_core.errors import StageError
 from advdistill_core.rewards.types import Answer, Graded, Part, Verdict
 
 _JUDGE = "advdistill_core.rewards.judge"
+_MAX_STILLBORN = 10
 _POLL_S = 0.02
 _WATCH_AFTER_S = 0.05  # a worker's size is looked at only when it takes long
 _START_S = 120.0
@@ -202,6 +203,7 @@ class _Run:
         self.alone: deque[int] = deque()  # after an unexplained death: one at a time
         self.again: deque[int] = deque()  # were queued behind a guilty one
         self.left = len(jobs)
+        self.stillborn = 0
 
     def results(self) -> Iterator[tuple[int, Graded]]:
         while self.left:
@@ -281,6 +283,11 @@ class _Run:
         if not alive and worker.queue and worker.ready:
             results += self._convict(worker, "error")
         elif not alive and worker.queue:  # it never came to life
+            self.stillborn += 1
+            if self.stillborn > _MAX_STILLBORN:
+                raise StageError(
+                    "verification: its worker processes end before they begin. Check rewards.memory_bytes."
+                )
             self.alone.extend(worker.queue)
             self.pool._replace(worker)
         elif not alive:
