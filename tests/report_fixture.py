@@ -43,13 +43,13 @@ def make_run(
     """
     verdicts = verdicts if verdicts is not None else ["ccww", "cccc", "wwuW", "cwtw", "tttt"]
     rng = np.random.default_rng(0)
-    vocabulary = np.array([f"word{i}" for i in range(500)])
+    written = [f"word{i}" for i in rng.integers(0, 500, 20_000)]
     responses, rewards, weights = [], [], []
     for i, letters in enumerate(verdicts):
         for s, letter in enumerate(letters):
-            text = (texts or {}).get((i, s)) or " ".join(
-                rng.choice(vocabulary, words)
-            ) + f" {i} + {s} = {i + s}"
+            start = (words * (8 * i + s)) % (len(written) - words)
+            made_up = " ".join(written[start : start + words]) + f" {i} + {s} = {i + s}"
+            text = (texts or {}).get((i, s), made_up)
             row = _response(f"t{i:05d}", s, text, letter)
             responses.append(row)
             rewards.append(_reward(row, letter))
@@ -59,7 +59,7 @@ def make_run(
     right_after = set(range(8)) | set(range(8 + lost, 8 + lost + gained))
     refs = {
         "prompts": _commit(
-            store, "load", "prompts", _prompts(len(verdicts), num_heldout), {"duplicates_dropped": 3}
+            store, "load", "prompts", _prompts(len(verdicts), num_heldout), {"repeated_questions": 3}
         ),
         "responses": _commit(store, "generate", "responses", {"part": responses}, tokens=len(responses) * 20),
         "rewards": _commit(store, "verify", "rewards", {"part": rewards}),

@@ -53,8 +53,14 @@ class Response:
 Figures = dict[str, float | None]
 
 
-def describe(responses: Sequence[Response]) -> Figures:
-    """The figures of a set of responses; shares are 0 to 1, lengths in tokens."""
+def describe(responses: Sequence[Response], max_distinct: int = 1000) -> Figures:
+    """The figures of a set of responses; shares are 0 to 1, lengths in tokens.
+
+    Args:
+        max_distinct: distinct-n falls with the number of texts, so that it is taken over so
+            many evenly spaced ones; sets of other sizes can then be compared.
+    """
+    some = [r.text for r in responses[:: max(1, math.ceil(len(responses) / max_distinct))]]
     lengths = [r.num_tokens for r in responses]
     right = [r.num_tokens for r in responses if r.verdict == "correct"]
     wrong = [r.num_tokens for r in responses if r.verdict in ("wrong", "unparsed")]
@@ -75,13 +81,13 @@ def describe(responses: Sequence[Response]) -> Figures:
             sum(map(count_reflections, (r.text for r in responses))), sum(lengths), 1000
         ),
         "repetition_frac": _mean([repetition(r.text) for r in responses]),
-        "distinct_1": distinct_n((r.text for r in responses), 1),
-        "distinct_2": distinct_n((r.text for r in responses), 2),
-        "distinct_3": distinct_n((r.text for r in responses), 3),
+        "distinct_1": distinct_n(some, 1),
+        "distinct_2": distinct_n(some, 2),
+        "distinct_3": distinct_n(some, 3),
     }
 
 
-def describe_groups(groups: Sequence[Sequence[Response]], max_bleu_groups: int = 200) -> Figures:
+def describe_groups(groups: Sequence[Sequence[Response]], max_bleu_groups: int = 100) -> Figures:
     """How much the k responses of a prompt differ, averaged over prompts.
 
     Args:
@@ -122,7 +128,9 @@ def equation_checks(text: str) -> list[tuple[str, bool]]:
     Left sides are + - * / over decimal numbers, no brackets. Right sides may be rounded to the
     digits they show. A division by 0 does not hold.
     """
-    found = []
+    found: list[tuple[str, bool]] = []
+    if "=" not in text:
+        return found
     for match in _EQUATION.finditer(text):
         left, right = match[1], match[2].replace(",", "")
         digits = len(right.partition(".")[2])

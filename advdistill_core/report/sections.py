@@ -180,7 +180,7 @@ def dropped_rows(metrics: Mapping[str, Any], stage_metrics: Mapping[str, Mapping
     rows: Rows = [
         [f"loading: {name.replace('_', ' ')}", number(count), "see the counts of the stage load"]
         for name, count in stage_metrics.get("load", {}).items()
-        if isinstance(count, int) and count and ("drop" in name or "dup" in name or "skip" in name)
+        if isinstance(count, int) and count and any(part in name for part in ("drop", "repeat", "skip"))
     ]
     counted = [
         (

@@ -51,7 +51,7 @@ def headline(metrics: Mapping[str, Any], confidence: float) -> str:
     return (
         f"The student answers {percent(metrics['accuracy_after'])} of {number(metrics['num_questions'])} "
         f"held-out questions correctly after training, {percent(metrics['accuracy_before'])} before: {size} "
-        f"({100 * confidence:g} % interval {points(metrics['difference_low'])} to "
+        f"({100 * confidence:g}\u00a0% interval {points(metrics['difference_low'])} to "
         f"{points(metrics['difference_high'])} points)."
     )
 
