@@ -1,0 +1,207 @@
+"""Speed of verification against a math-verify loop, over cores, and at a million answers.
+
+    python tests/bench/verify_speed.py            # all three, about five minutes
+    python tests/bench/verify_speed.py --only one-core
+
+Everything that is compared is measured in one run, alternating, best of three. Writes a
+section of `results/verification.md`.
+"""
+
+import argparse
+import json
+import logging
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from advdistill_core.config import RewardsConfig
+from advdistill_core.rewards import Answer, Graded, Grader
+from advdistill_core.rewards.files import read_batches, to_answer, write_batches
+
+sys.path.insert(0, __file__.rsplit("/", 1)[0])
+from verify_results import DATA, markdown_table, store_section
+
+_REPEATS = 3
+
+
+def one_core() -> str:
+    """The same answers through math-verify in a loop and through the grader, on one core."""
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    logging.disable(logging.CRITICAL)
+    rows: list[list[object]] = []
+    notes = []
+    totals = [0.0, 0.0, 0]
+    for name in ("gsm8k_gpt3_solutions", "math_qwen25_samples"):
+        lines = (DATA / f"outputs/{name}.jsonl").read_text(encoding="utf-8").splitlines()
+        data = [json.loads(line) for line in lines]
+        theirs_s, ours_s = 1e9, 1e9
+        for _ in range(_REPEATS):
+            taken_s, theirs = _timed(lambda: math_verify_loop(data))
+            theirs_s = min(theirs_s, taken_s)
+            taken_s, ours = _timed(lambda: grade_fresh(data))
+            ours_s = min(ours_s, taken_s)
+        differ = [
+            f"{row['id']} (ours {one.verdict})"
+            for row, one, other in zip(data, ours, theirs, strict=True)
+            if (one.verdict == "correct") != other
+        ]
+        rows.append([name, len(data), *_rates(len(data), theirs_s, ours_s), len(differ)])
+        totals = [totals[0] + theirs_s, totals[1] + ours_s, totals[2] + len(data)]
+        if differ:
+            notes.append(f"{name}: other verdicts on {', '.join(differ)}; shown right under Conformance.")
+    rows.append(["both", totals[2], *_rates(int(totals[2]), totals[0], totals[1]), ""])
+    head = ["answers", "rows", "math-verify loop, rows/s", "here, rows/s", "ratio", "other verdicts"]
+    started = "Here: a new grader each time, one worker, its start and the import of math-verify not counted."
+    return "\n\n".join([markdown_table(head, rows), started, *notes])
+
+
+def _rates(count: int, theirs_s: float, ours_s: float) -> list[object]:
+    return [f"{count / theirs_s:.0f}", f"{count / ours_s:.0f}", f"{theirs_s / ours_s:.1f}"]
+
+
+def math_verify_loop(data: list[dict[str, Any]]) -> list[bool]:
+    """What a user writes with math-verify alone; references wrapped, as it needs them."""
+    from math_verify import parse, verify
+
+    return [
+        bool(
+            verify(
+                parse(f"${row['gold']}$", parsing_timeout=None),
+                parse(row["output"], parsing_timeout=None),
+                timeout_seconds=None,
+            )
+        )
+        for row in data
+    ]
+
+
+def grade_fresh(data: list[dict[str, Any]]) -> list[Graded]:
+    """A grader without memory of the answers; its clock starts when its worker stands."""
+    from advdistill_core.rewards.exact import canonical, read_number
+
+    read_number.cache_clear()
+    canonical.cache_clear()
+    with Grader(RewardsConfig(num_workers=1)) as grader:
+        grader.grade([Answer("math", "x+1", "\\boxed{1+x}")])
+        _START.append(time.perf_counter())
+        return grader.grade([Answer("math", row["gold"], row["output"]) for row in data])
+
+
+_START: list[float] = []
+
+
+def _timed(work: Callable[[], Any]) -> tuple[float, Any]:
+    _START.clear()
+    started = time.perf_counter()
+    result = work()
+    ended = time.perf_counter()
+    return ended - (_START[0] if _START else started), result
+
+
+def cores() -> str:
+    """One worker against two: answers that need algebra, and answers that need none."""
+    available = sorted(os.sched_getaffinity(0))
+    hard = [
+        Answer("math", f"\\frac{{x+{i}}}{{3}}", f"so \\boxed{{\\frac{{x}}{{3}}+\\frac{{{i}}}{{3}}}}")
+        for i in range(800)
+    ]
+    lines = (DATA / "outputs/gsm8k_gpt3_solutions.jsonl").read_text(encoding="utf-8").splitlines()
+    plain = [Answer("math", row["gold"], row["output"]) for row in map(json.loads, lines)] * 10
+    rows: list[list[object]] = []
+    for name, items in (("symbolic, all different", hard), ("plain numbers (GSM8K outputs x 10)", plain)):
+        best: dict[int, float] = {}
+        for _ in range(_REPEATS):
+            for workers in (1, min(2, len(available))):
+                with Grader(RewardsConfig(num_workers=workers)) as grader:
+                    grader.grade([Answer("math", f"y+{i}", f"\\boxed{{{i}+y}}") for i in range(8)])
+                    started = time.perf_counter()
+                    grader.grade(items)
+                    best[workers] = min(best.get(workers, 1e9), time.perf_counter() - started)
+        one, two = best[1], best[max(best)]
+        rows.append(
+            [name, len(items), f"{len(items) / one:.0f}", f"{len(items) / two:.0f}", f"{one / two:.2f}"]
+        )
+    table = markdown_table(
+        ["answers", "rows", "1 worker, rows/s", f"{max(best)} workers, rows/s", "ratio"], rows
+    )
+    return f"{table}\n\n{len(available)} cores; the caller's own process shares them with the workers."
+
+
+def million() -> str:
+    """Short numeric answers from file to file, in children, so that each has its own peak."""
+    rows: list[list[object]] = []
+    for count in (10_000, 100_000, 1_000_000):
+        command = [sys.executable, __file__, "--only", "child", "--rows", str(count)]
+        result = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        rows.append(
+            [
+                count,
+                f"{result['seconds']:.1f}",
+                f"{count / result['seconds']:.0f}",
+                result["peak_mib"],
+                result["workers_mib"],
+            ]
+        )
+    return markdown_table(["rows", "seconds", "rows/s", "peak memory, MiB", "largest worker, MiB"], rows)
+
+
+def million_child(count: int) -> None:
+    """Grade `count` rows of a JSONL file into another, in batches."""
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder) / "in.jsonl", Path(folder) / "out.jsonl"
+        with open(source, "w", encoding="utf-8") as file:
+            for i in range(count):
+                gold = i * 7 % 1000
+                file.write(f'{{"gold": "{gold}", "prediction": "{i % 97} + {gold} = {gold + i % 3}"}}\n')
+        started = time.perf_counter()
+        with Grader(RewardsConfig()) as grader:
+
+            def graded() -> Any:
+                for batch in read_batches(source):
+                    answers = [to_answer(where, row, "math") for where, row in batch]
+                    for (_, row), one in zip(batch, grader.grade(answers), strict=True):
+                        row["verdict"], row["extracted"] = one
+                    yield [row for _, row in batch]
+
+            write_batches(target, graded())
+        seconds = time.perf_counter() - started
+    peak = [
+        resource.getrusage(who).ru_maxrss >> 10 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    ]
+    print(json.dumps({"seconds": seconds, "peak_mib": peak[0], "workers_mib": peak[1]}))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", choices=["one-core", "cores", "million", "child"])
+    parser.add_argument("--rows", type=int, default=0)
+    arguments = parser.parse_args()
+    if arguments.only == "child":
+        million_child(arguments.rows)
+        return
+    parts = {
+        "million": million,
+        "cores": cores,
+        "one-core": one_core,
+    }  # the last narrows the process to a core
+    titles = {
+        "one-core": "Speed on one core",
+        "cores": "Speed over cores",
+        "million": "A million short answers",
+    }
+    for name, measure in parts.items():
+        if arguments.only in (None, name):
+            command = f"`python tests/bench/verify_speed.py --only {name}`"
+            text = measure()
+            store_section(titles[name], f"{command}\n\n{text}")
+            print(f"{titles[name]}\n{text}\n", flush=True)
+
+
+if __name__ == "__main__":
+    main()
