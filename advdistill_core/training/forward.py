@@ -65,7 +65,7 @@ def model_inputs(batch: MicroBatch, device: torch.device, shared: bool) -> dict[
 
 def causal_lm(model: Any) -> Any:
     """The language model itself, under a LoRA wrapper or not."""
-    return model.get_base_model() if hasattr(model, "peft_config") else model
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def attach(model: Any, shared: bool, fused: bool) -> None:

@@ -16,7 +16,7 @@ from advdistill_core.config.student import StudentConfig
 from advdistill_core.errors import StageError
 from advdistill_core.progress import Event, Progress
 from advdistill_core.training.rows import Group
-from advdistill_core.training.worker import groups_to_json
+from advdistill_core.training.worker import groups_to_json, trains_on_cpu
 
 _POLL_S = 0.2
 _LOG_TAIL_BYTES = 4000
@@ -63,18 +63,14 @@ def fit_in_processes(
 
 def launch_command(config: StudentConfig, job: Path) -> list[str]:
     """The command line of `accelerate launch`; every choice is given, no file is read."""
-    import torch
-
     command = [sys.executable, "-m", "accelerate.commands.launch", "--num_machines", "1"]
     command += ["--num_processes", str(config.num_processes), "--mixed_precision", "no"]
     command += ["--dynamo_backend", "no", "--main_process_port", "0"]
-    on_cpu = config.device == "cpu" or not torch.cuda.is_available()
-    command += ["--cpu"] if on_cpu else []
     if config.sharding == "fsdp":
         command += ["--use_fsdp", "--fsdp_version", "2", "--fsdp_state_dict_type", "FULL_STATE_DICT"]
         command += ["--fsdp_auto_wrap_policy", "TRANSFORMER_BASED_WRAP"]
-    elif not on_cpu:
-        command += ["--multi_gpu"]
+    else:
+        command += ["--cpu" if trains_on_cpu(config) else "--multi_gpu"]
     return [*command, "-m", "advdistill_core.training.worker", str(job)]
 
 

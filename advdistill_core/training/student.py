@@ -76,7 +76,7 @@ def save_student(model: Any, folder: Path, state: dict[str, Any] | None = None) 
     Args:
         state: the gathered weights of a model that is divided among processes.
     """
-    if hasattr(model, "peft_config"):
+    if hasattr(model, "merge_and_unload"):
         model = model.merge_and_unload()
     with no_bars():
         model.save_pretrained(folder, state_dict=state)

@@ -31,6 +31,13 @@ def groups_from_json(text: str) -> list[Group]:
     ]
 
 
+def trains_on_cpu(config: StudentConfig) -> bool:
+    """Whether the processes have no GPU, or are told not to use it."""
+    import torch
+
+    return config.device == "cpu" or not torch.cuda.is_available()
+
+
 def main() -> None:
     """Train as the job folder says; the first process reports into it."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # launchers put us in a session of our own
@@ -56,8 +63,7 @@ def _train(job: Path, progress: Any, first: bool) -> None:
 
     config = StudentConfig.model_validate_json((job / "config.json").read_text("utf-8"))
     groups = groups_from_json((job / "groups.json").read_text("utf-8"))
-    on_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true"
-    device = "cpu" if on_cpu else f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+    device = "cpu" if trains_on_cpu(config) else f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
     model = load_student(config, device)
     fitted = fit(model, groups, config, job.parent / "checkpoints", progress if first else _nothing)
     if first:
