@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
-from advdistill_core.errors import StageError
+from advdistill_core.errors import InputError, StageError
 from advdistill_core.models.home import home
+from advdistill_core.store.locks import file_lock
 from flows.deployments import CPU, GPU
 from flows.server import LocalServer, connect
 from flows.tied import OWNER
@@ -50,9 +51,10 @@ def up(root: str, gpus: int = 1) -> None:
     when it ended, or those that died with it.
 
     Raises:
-        StageError: a worker or the server ended by itself.
+        InputError: another `up` runs on this home.
+        StageError: the server ended by itself.
     """
-    with _interruptible():
+    with _interruptible(), file_lock(home() / "up.lock", _refuse_second):
         server = _start_server()
         machine = _Machine(server if server and server.started else None)
         try:
@@ -72,6 +74,12 @@ def up(root: str, gpus: int = 1) -> None:
             print("Stopping; `advdistill up` continues unfinished runs.", flush=True)
         finally:
             _stop(machine)
+
+
+def _refuse_second() -> None:
+    raise InputError(
+        "advdistill up", str(home()), "a home without another `up`", "End that one, or set ADVDISTILL_HOME."
+    )
 
 
 def _start_server() -> LocalServer | None:
