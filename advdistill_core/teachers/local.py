@@ -12,6 +12,7 @@ import torch
 from advdistill_core.errors import InputError
 from advdistill_core.models.chat import encode, end_token_ids
 from advdistill_core.teachers import kv
+from advdistill_core.teachers.attention import grouped_attention
 from advdistill_core.teachers.choose import choose
 from advdistill_core.teachers.protocol import OnTokens, Request, Response, Sampling
 
@@ -125,19 +126,20 @@ class Engine:
         waiting = deque(sorted(groups, key=lambda group: -len(group.prompt)))
         batch: _Batch | None = None
         num_tokens = 0
-        while waiting or (batch and batch.num_live):
-            with torch.inference_mode():
-                batch = self._exchange(batch, waiting)
-                num_tokens += self._draw(batch, sampling)
-            if on_tokens:
-                on_tokens(num_tokens)
-            for row in batch.rows:
-                if not row.done and (row.tokens[-1] in self.ends or len(row.tokens) >= row.limit):
-                    row.done = True
-                    yield self._response(row)
-            if batch.num_live:
+        with grouped_attention(self.model):
+            while waiting or (batch and batch.num_live):
                 with torch.inference_mode():
-                    self._step(batch)
+                    batch = self._exchange(batch, waiting)
+                    num_tokens += self._draw(batch, sampling)
+                if on_tokens:
+                    on_tokens(num_tokens)
+                for row in batch.rows:
+                    if not row.done and (row.tokens[-1] in self.ends or len(row.tokens) >= row.limit):
+                        row.done = True
+                        yield self._response(row)
+                if batch.num_live:
+                    with torch.inference_mode():
+                        self._step(batch)
 
     def close(self) -> None:
         """Let go of the model."""

@@ -82,7 +82,7 @@ def test_greedy_equals_the_librarys_generate(kind: str, model: Any, tokenizer: A
 def test_a_response_does_not_depend_on_the_batch(kind: str, model: Any, tokenizer: Any) -> None:
     tested = OTHERS[kind](tokenizer) if kind in OTHERS else model
     prompts, seeds = prompts_of(tokenizer, 7), seeds_of(7, 5)
-    settings = {"k": 5, "temperature": 0.9, "top_p": 0.95, "max_new_tokens": 20}
+    settings: dict[str, Any] = {"k": 5, "temperature": 0.9, "top_p": 0.95, "max_new_tokens": 20}
     alone = by_key(list(sample(tested, tokenizer, prompts, seeds=seeds, batch_size=1, **settings)))
     assert {r.finish_reason for r in alone.values()} == {"stop", "length"}
     for batch_size in (3, 8, 64):  # groups that are split, joined and refilled
@@ -193,3 +193,11 @@ def test_a_model_with_recurrent_state_is_refused(tokenizer: Any) -> None:
     config = MambaConfig(vocab_size=len(tokenizer), hidden_size=16, state_size=4, num_hidden_layers=1)
     with pytest.raises(InputError, match="MambaForCausalLM"):
         Engine(MambaForCausalLM(config), tokenizer, 4)
+
+
+def test_the_model_is_left_as_it_was(model: Any, tokenizer: Any) -> None:
+    responses: Any = sample(model, tokenizer, ["1 + 1 ="], seeds=[[1, 2]], k=2, temperature=2.0)
+    next(responses)
+    assert model.config._attn_implementation != "sdpa"  # grouped while it runs
+    responses.close()
+    assert model.config._attn_implementation == "sdpa"
