@@ -202,6 +202,7 @@ class _Evaluation:
         )
         return {
             **answers.estimate(found),
+            **answers.at_k(answers_Q.values()),
             "verdicts": dict(sorted(Counter(row["verdict"] for row in self.rows).items())),
             "truncated": sum(row["finish_reason"] == "length" for row in self.rows),
             "ungradable_questions": sorted(self.ungradable),

@@ -100,8 +100,11 @@ def paired(before: Sequence[Row], after: Sequence[Row], confidence: float) -> di
     x_before, x_after = (answers.matrix([rows[q] for q in ids]) for rows in by_model)
     found = statistics.paired_difference(x_before, x_after, confidence=confidence)
     return {
-        "before": answers.estimate(statistics.accuracy(x_before, confidence=confidence)),
-        "after": answers.estimate(statistics.accuracy(x_after, confidence=confidence)),
+        **{
+            side: answers.estimate(statistics.accuracy(x_QS, confidence=confidence))
+            | answers.at_k([rows[q] for q in ids])
+            for side, x_QS, rows in zip(("before", "after"), (x_before, x_after), by_model, strict=True)
+        },
         "difference": _or_none(found.value),
         "se": _or_none(found.se),
         "low": found.low,

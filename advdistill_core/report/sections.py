@@ -134,6 +134,16 @@ def outcome_rows(metrics: Mapping[str, Any]) -> Rows:
     ]
 
 
+def at_k_rows(metrics: Mapping[str, Any]) -> Rows:
+    """pass@k and maj@k of the student; none for one sample a question."""
+    sides = [metrics["paired"][side] for side in ("before", "after")]
+    return [
+        [f"{title}@{k}", *(percent(side.get(name, {}).get(k)) for side in sides)]
+        for name, title in (("pass_at", "pass"), ("maj_at", "maj"))
+        for k in sides[0].get(name, {})
+    ]
+
+
 def group_rows(metrics: Mapping[str, Any], config: DistillConfig) -> Rows:
     kinds = metrics["teacher"]["groups"]
     all_wrong = {"drop": "dropped: nothing right to copy", "uniform": "trained on evenly"}

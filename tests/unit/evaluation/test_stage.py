@@ -82,6 +82,8 @@ def test_every_question_is_answered_once_and_in_order(store: Store) -> None:
     assert manifest.tokens == {"generated": sum(r["num_tokens"] for r in rows)}
     assert sum(manifest.metrics["verdicts"].values()) == 10
     assert manifest.metrics["num_questions"] == 5
+    assert set(manifest.metrics["pass_at"]) == set(manifest.metrics["maj_at"]) == {"1", "2"}
+    assert manifest.metrics["pass_at"]["1"] == pytest.approx(manifest.metrics["accuracy"])
 
 
 def test_interrupted_and_cut_differently_gives_the_same_scores(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from report_fixture import CONFIG, HOSTILE, make_run, publish
 from advdistill_core.config import DistillConfig
 from advdistill_core.errors import ArtifactError
 from advdistill_core.evaluation.statistics import paired_difference
-from advdistill_core.report import cards, page
+from advdistill_core.report import cards, page, sections
 from advdistill_core.stages import PUBLISH, plan_stage, run_stage
 from advdistill_core.store import Artifact, Store, tables
 
@@ -229,3 +229,12 @@ def test_schemas_of_the_made_up_run_are_the_documented_ones(tmp_path: Path) -> N
     refs = make_run(store)
     for name in ("prompts", "responses", "rewards", "weights"):
         assert store.open(refs[name]).table().schema.equals(tables.SCHEMAS[name])
+
+
+def test_pass_at_k_is_shown_when_there_are_several_samples() -> None:
+    before = {"pass_at": {"1": 0.25, "2": 0.5}, "maj_at": {"1": 0.25, "2": 0.25}}
+    after = {"pass_at": {"1": 0.5, "2": 0.75}, "maj_at": {"1": 0.5, "2": 0.5}}
+    rows = sections.at_k_rows({"paired": {"before": before, "after": after}})
+    assert [row[0] for row in rows] == ["pass@1", "pass@2", "maj@1", "maj@2"]
+    assert [cell.replace("\u00a0", " ") for cell in rows[1][1:]] == ["50.0 %", "75.0 %"]
+    assert sections.at_k_rows({"paired": {"before": {}, "after": {}}}) == []
