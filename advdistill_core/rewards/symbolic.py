@@ -49,8 +49,18 @@ def compare(reference: str, part: Part, policy: PolicyConfig) -> Graded:
 
 def warm_up() -> None:
     """Let the parser and the algebra build what they build on first use."""
-    compare("\\frac{1}{2}+x", Part("\\boxed{x+\\frac{2}{4}}", ""), PolicyConfig())
-    compare("\\{1, \\sqrt{2}\\}", Part("the answer is $[0, 1)$ or 3.5."), PolicyConfig())
+    policy = PolicyConfig()
+    compare("\\frac{1}{2}+x", Part("\\boxed{x+\\frac{2}{4}}", ""), policy)
+    compare("\\{1, \\sqrt{2}\\}", Part("the answer is $[0, 1)$ or 3.5."), policy)
+    for form in (
+        "3\\sqrt{13}-\\pi^{2}",
+        "(1, -2)",
+        "(-\\infty,1]\\cup\\{2\\}",
+        "x\\le 5",
+        "\\text{a}",
+        "1, 2",
+    ):
+        compare(form, Part(f"\\boxed{{{form}}}", ""), policy)
 
 
 def _boxed(text: str) -> Part:

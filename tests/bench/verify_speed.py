@@ -8,6 +8,7 @@ section of `results/verification.md`.
 """
 
 import argparse
+import gc
 import json
 import logging
 import os
@@ -16,7 +17,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,40 +36,56 @@ def one_core() -> str:
     logging.disable(logging.CRITICAL)
     rows: list[list[object]] = []
     notes = []
-    totals = [0.0, 0.0, 0]
+    totals = [0.0] * 5
     for name in ("gsm8k_gpt3_solutions", "math_qwen25_samples"):
         lines = (DATA / f"outputs/{name}.jsonl").read_text(encoding="utf-8").splitlines()
         data = [json.loads(line) for line in lines]
-        theirs_s, ours_s = 1e9, 1e9
+        theirs_s, ours_s, cpu_s = 1e9, 1e9, (1e9, 1e9)
         for _ in range(_REPEATS):
-            taken_s, theirs = _timed(lambda: math_verify_loop(data))
+            theirs_cpu_s, taken_s, theirs = math_verify_loop(data)
             theirs_s = min(theirs_s, taken_s)
-            taken_s, ours = _timed(lambda: grade_fresh(data))
+            ours_cpu_s, taken_s, ours = grade_fresh(data)
             ours_s = min(ours_s, taken_s)
+            cpu_s = (min(cpu_s[0], theirs_cpu_s), min(cpu_s[1], ours_cpu_s))
         differ = [
             f"{row['id']} (ours {one.verdict})"
             for row, one, other in zip(data, ours, theirs, strict=True)
             if (one.verdict == "correct") != other
         ]
-        rows.append([name, len(data), *_rates(len(data), theirs_s, ours_s), len(differ)])
-        totals = [totals[0] + theirs_s, totals[1] + ours_s, totals[2] + len(data)]
+        rows.append([name, len(data), *_rates(len(data), theirs_s, ours_s, *cpu_s), len(differ)])
+        measured = (theirs_s, ours_s, *cpu_s)
+        totals = [total + value for total, value in zip(totals, (*measured, len(data)), strict=True)]
         if differ:
             notes.append(f"{name}: other verdicts on {', '.join(differ)}; shown right under Conformance.")
-    rows.append(["both", totals[2], *_rates(int(totals[2]), totals[0], totals[1]), ""])
-    head = ["answers", "rows", "math-verify loop, rows/s", "here, rows/s", "ratio", "other verdicts"]
+    rows.append(["both", int(totals[4]), *_rates(int(totals[4]), *totals[:4]), ""])
+    head = ["answers", "rows", "math-verify loop, rows/s", "here, rows/s", "ratio"]
+    head += ["ratio of processor time", "other verdicts"]
     started = "Here: a new grader each time, one worker, its start and the import of math-verify not counted."
     return "\n\n".join([markdown_table(head, rows), started, *notes])
 
 
-def _rates(count: int, theirs_s: float, ours_s: float) -> list[object]:
-    return [f"{count / theirs_s:.0f}", f"{count / ours_s:.0f}", f"{theirs_s / ours_s:.1f}"]
+def _rates(
+    count: int, theirs_s: float, ours_s: float, theirs_cpu_s: float, ours_cpu_s: float
+) -> list[object]:
+    return [
+        f"{count / theirs_s:.0f}",
+        f"{count / ours_s:.0f}",
+        f"{theirs_s / ours_s:.1f}",
+        f"{theirs_cpu_s / ours_cpu_s:.1f}",
+    ]
 
 
-def math_verify_loop(data: list[dict[str, Any]]) -> list[bool]:
-    """What a user writes with math-verify alone; references wrapped, as it needs them."""
+def math_verify_loop(data: list[dict[str, Any]]) -> tuple[float, float, list[bool]]:
+    """What a user writes with math-verify alone; references wrapped, as it needs them.
+
+    Returns:
+        Seconds of processor time, seconds by the clock, verdicts.
+    """
     from math_verify import parse, verify
 
-    return [
+    _settle()
+    cpu, clock = time.process_time(), time.perf_counter()
+    verdicts = [
         bool(
             verify(
                 parse(f"${row['gold']}$", parsing_timeout=None),
@@ -79,29 +95,37 @@ def math_verify_loop(data: list[dict[str, Any]]) -> list[bool]:
         )
         for row in data
     ]
+    return time.process_time() - cpu, time.perf_counter() - clock, verdicts
 
 
-def grade_fresh(data: list[dict[str, Any]]) -> list[Graded]:
-    """A grader without memory of the answers; its clock starts when its worker stands."""
+def grade_fresh(data: list[dict[str, Any]]) -> tuple[float, float, list[Graded]]:
+    """A grader without memory of the answers; its clock starts when its worker stands.
+
+    Returns:
+        As `math_verify_loop`; the worker's processor time is counted too.
+    """
     from advdistill_core.rewards.exact import canonical, read_number
 
     read_number.cache_clear()
     canonical.cache_clear()
     with Grader(RewardsConfig(num_workers=1)) as grader:
-        grader.grade([Answer("math", "x+1", "\\boxed{1+x}")])
-        _START.append(time.perf_counter())
-        return grader.grade([Answer("math", row["gold"], row["output"]) for row in data])
+        grader.grade([Answer("math", "y+1", "\\boxed{1+y}")])
+        pids = grader.pool.worker_pids
+        _settle()
+        cpu, clock = time.process_time() + _worker_cpu_s(pids), time.perf_counter()
+        graded = grader.grade([Answer("math", row["gold"], row["output"]) for row in data])
+        seconds = time.perf_counter() - clock
+        return time.process_time() + _worker_cpu_s(pids) - cpu, seconds, graded
 
 
-_START: list[float] = []
+def _settle() -> None:
+    """Neither side pays for collecting what the other left in this process."""
+    gc.collect()
+    gc.freeze()
 
 
-def _timed(work: Callable[[], Any]) -> tuple[float, Any]:
-    _START.clear()
-    started = time.perf_counter()
-    result = work()
-    ended = time.perf_counter()
-    return ended - (_START[0] if _START else started), result
+def _worker_cpu_s(pids: list[int]) -> float:
+    return sum(int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) for pid in pids) / 1e9
 
 
 def cores() -> str:

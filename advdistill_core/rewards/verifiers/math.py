@@ -52,7 +52,7 @@ class MathVerifier(Verifier):
             content = contents[0].strip()
             return self._compare(reference, content) or Part(f"\\boxed{{{content}}}", content)
         joined = ", ".join(content.strip() for content in contents)
-        return Part("$" + ",".join(f"\\boxed{{{content}}}" for content in contents) + "$", joined)
+        return Part(f"\\boxed{{{joined}}}", joined)
 
     def _unboxed(self, reference: str, text: str, has_box: bool) -> Graded | Part:
         found = None if has_box else extract.after_hashes(text)
