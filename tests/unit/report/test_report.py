@@ -16,6 +16,7 @@ from advdistill_core.config import DistillConfig
 from advdistill_core.errors import ArtifactError
 from advdistill_core.evaluation.statistics import paired_difference
 from advdistill_core.report import cards, page, sections
+from advdistill_core.report.gather import Group, Question
 from advdistill_core.stages import PUBLISH, plan_stage, run_stage
 from advdistill_core.store import Artifact, Store, tables
 
@@ -51,6 +52,16 @@ def test_groups_and_verdicts(metrics: dict[str, Any]) -> None:
     assert metrics["teacher_pass_rate"] == pytest.approx((1 / 2 + 1 + 0 + 1 / 3) / 4)
     assert teacher["trained"] == 7
     assert (metrics["weight_on_correct_frac"], metrics["effective_sample_size"]) == (0.9, 2.5)
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "kind"),
+    [("cct", "all_correct"), ("cwt", "mixed"), ("wut", "all_wrong"), ("te", "ungradable")],
+)
+def test_the_kind_of_a_group_looks_past_what_was_not_graded(verdicts: str, kind: str) -> None:
+    names = {"c": "correct", "w": "wrong", "u": "unparsed", "t": "timeout", "e": "error"}
+    question = Question("q", "", "", "", "")
+    assert Group(question, [{"verdict": names[v]} for v in verdicts]).kind == kind
 
 
 def test_accuracy_and_difference(metrics: dict[str, Any]) -> None:
