@@ -5,10 +5,22 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 
-def _number_the_fields(schema: dict[str, Any]) -> None:
+def _make_a_form(schema: dict[str, Any]) -> None:
     """Give each property its declaration order: forms sort by `position`, else by name."""
     for position, field in enumerate(schema.get("properties", {}).values()):
         field["position"] = position
+        for choice in (field, *field.get("anyOf", [])):
+            _let_fractions_in(choice)
+
+
+def _let_fractions_in(field: dict[str, Any]) -> None:
+    """Say `minimum` in another way where fractions are allowed.
+
+    A browser counts a number field's steps of 1 from its minimum, so that a form which
+    passes the minimum on refuses 0.8. The server checks `not` all the same.
+    """
+    if field.get("type") == "number" and "minimum" in field:
+        field["not"] = {"exclusiveMaximum": field.pop("minimum")}
 
 
 class Section(BaseModel):
@@ -19,7 +31,7 @@ class Section(BaseModel):
         frozen=True,
         validate_default=True,
         allow_inf_nan=False,
-        json_schema_extra=_number_the_fields,
+        json_schema_extra=_make_a_form,
         protected_namespaces=(),
     )
 
