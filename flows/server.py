@@ -117,7 +117,8 @@ class LocalServer:
 
     def _spawn(self, port: int, tied: bool) -> int:
         environment = {**os.environ, **self.environment()}
-        environment.pop("PREFECT_API_URL", None)  # the UI would show the server of that address
+        environment.pop("PREFECT_API_URL", None)  # the UI would show the server of that address,
+        environment["PREFECT_SERVER_UI_API_URL"] = f"http://{HOST}:{port}/api"  # or of port 4200
         with open(self.log, "ab") as log:
             process = subprocess.Popen(
                 [
