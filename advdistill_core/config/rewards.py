@@ -109,6 +109,23 @@ class RewardsConfig(Section):
         le=1,
     )
 
+    judge_url: str = setting(
+        "",
+        "Judge endpoint",
+        "verify --audit: base URL of an OpenAI-compatible endpoint that is asked too; empty for none. "
+        "Its key is read from ADVDISTILL_JUDGE_API_KEY.",
+        affects_result=False,
+    )
+    judge_model: str = setting(
+        "", "Judge model", "verify --audit: name of the model at the judge endpoint.", affects_result=False
+    )
+
+    @model_validator(mode="after")
+    def _judge_is_whole(self) -> "RewardsConfig":
+        if bool(self.judge_url) != bool(self.judge_model):
+            raise ValueError("judge_url and judge_model go together: set both or neither")
+        return self
+
     @model_validator(mode="after")
     def _correct_outranks_wrong(self) -> "RewardsConfig":
         worst_correct = self.correct - self.repetition - self.overlong

@@ -9,6 +9,7 @@ from advdistill_core.progress import Event, Progress, silent
 from advdistill_core.rewards import Answer, Graded, Grader
 from advdistill_core.rewards.audit import Case, disagreements
 from advdistill_core.rewards.files import Row, num_rows, read_batches, to_answer, write_batches
+from advdistill_core.rewards.judge_model import JudgeModel
 
 _AUDIT_SAMPLE = 1000
 _REMEMBERED = 100_000  # gold answers; a file of a million stays within bounded memory
@@ -43,17 +44,21 @@ def verify_files(
     with work.grader:
         write_batches(target, work.batches())
         if audit is not None:
-            rows = disagreements(work.cases, work.grader, audit_sample)
+            rows = disagreements(work.cases, work.grader, audit_sample, judge_model=_judge_model(work.config))
             write_batches(audit, [rows] if rows else [])
             work.counts["disagreements"] = len(rows)
     return dict(work.counts)
+
+
+def _judge_model(config: RewardsConfig) -> JudgeModel | None:
+    return JudgeModel(config.judge_url, config.judge_model) if config.judge_url else None
 
 
 class _Verification:
     """One pass over a file, a batch at a time."""
 
     def __init__(self, source: Path, task: str, config: RewardsConfig, progress: Progress, keep: int) -> None:
-        self.source, self.task, self.progress, self.keep = source, task, progress, keep
+        self.source, self.task, self.config, self.progress, self.keep = source, task, config, progress, keep
         self.grader = Grader(config)
         self.grader.require(task)
         self.total = num_rows(source)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from advdistill_core.config import RewardsConfig
-from advdistill_core.rewards import UNDECIDED, VERDICTS, Answer, Graded, Grader
+from advdistill_core.rewards import VERDICTS, Answer, Graded, Grader
 
 from .hostile_cases import Hostile, hostile_cases
 
@@ -132,10 +132,4 @@ def test_the_same_from_submitted_prefect_tasks(tmp_path: Path) -> None:
     with prefect_test_harness(server_startup_timeout=120):
         graded = [Graded(*row) for row in grade_all()]  # type: ignore[arg-type]
     _check(cases, graded)
-    with Grader(_config()) as grader:
-        direct = grader.grade(items)
     assert not marker.exists()
-    # Time limits are by the clock: what is decided is decided alike.
-    for one, other in zip(graded, direct, strict=True):
-        if not {one.verdict, other.verdict} & UNDECIDED:
-            assert one.verdict == other.verdict

@@ -1,19 +1,22 @@
 """`verify` over files: streams, keeps what it does not know, is atomic, names bad rows."""
 
 import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from advdistill_core.config import RewardsConfig
-from advdistill_core.errors import InputError
+from advdistill_core.errors import InputError, StageError
 from advdistill_core.progress import Event
 from advdistill_core.rewards import Answer, Graded, Grader
 from advdistill_core.rewards import files as rows_in_files
 from advdistill_core.rewards.audit import Case, disagreements
+from advdistill_core.rewards.judge_model import JudgeModel
 from flows.commands.verify import verify_files
 
 ROWS: list[dict[str, Any]] = [
@@ -170,3 +173,52 @@ def test_a_judge_model_is_asked_about_the_sample() -> None:
         rows = disagreements(cases, grader, sample=5, judge_model=judge)
     assert asked == [5]
     assert [(row["judge"], row["second"]) for row in rows] == [("correct", "")]
+
+
+class _Endpoint(BaseHTTPRequestHandler):
+    """Says yes where the reference stands in the response."""
+
+    asked: ClassVar[list[dict[str, Any]]] = []
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.asked.append({"path": self.path, "key": self.headers["Authorization"], **body})
+        reference, response = body["messages"][0]["content"].split("Reference answer:\n")[1].split("Response")
+        said = "Yes." if reference.strip() in response else "no"
+        payload = json.dumps({"choices": [{"message": {"content": said}}]}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(payload)))
+        self.end_headers()
+        self.wfile.write(payload)
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+def test_a_configured_judge_model_is_asked_in_the_audit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ADVDISTILL_JUDGE_API_KEY", "secret")
+    rows = [
+        {"id": "agree", "gold": "olleh", "prediction": "olleh"},
+        {"id": "differ", "gold": "olleh", "prediction": "olleh, I should say"},
+    ]
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Endpoint)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        config = RewardsConfig(judge_url=f"http://127.0.0.1:{server.server_port}/v1/", judge_model="m")
+        source = _write(tmp_path / "in.jsonl", rows)
+        verify_files(source, tmp_path / "out.jsonl", "exact", config, audit=tmp_path / "audit.jsonl")
+    finally:
+        server.shutdown()
+        server.server_close()
+    found = {row["id"]: (row["verdict"], row["judge"]) for row in _read(tmp_path / "audit.jsonl")}
+    assert found == {"differ": ("wrong", "correct")}
+    assert {(a["path"], a["key"], a["model"]) for a in _Endpoint.asked} == {
+        ("/v1/chat/completions", "Bearer secret", "m")
+    }
+
+
+def test_a_judge_model_that_cannot_be_reached_is_an_error() -> None:
+    with pytest.raises(StageError, match="judge model"):
+        JudgeModel("http://127.0.0.1:9/v1", "m")([Answer("exact", "x", "y")])
