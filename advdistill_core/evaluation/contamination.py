@@ -7,9 +7,10 @@ Three signs, from sure to likely:
   A single run of 8 is not enough: clean word problems share phrases such as "how much money
   does she have left".
 
-What more than `max_common` evaluation questions share (an instruction, the wording of a
-generated family) says nothing about any one of them, so it is ignored for `ngram` and
-`template` and only counted. Equal questions are always found.
+What more than `max_common` questions share, whatever numbers stand in it (an instruction, the
+wording of a generated family), says nothing about any one of them, so it is ignored for
+`ngram` and `template` and only counted. Equal questions are always found. The price: a question
+that was multiplied into more than `max_common` variants passes for a family.
 """
 
 import re
@@ -21,6 +22,8 @@ from typing import Literal
 SHORT, LONG = 8, 13
 _WORD = re.compile(r"\w+")
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
+# Numbers joined by operators are one: `3 + 4` and `7 - 2 * 5` are the same sum but for its numbers.
+_FORMULA = re.compile(r"#(?:\s*[-+*/×÷^()]\s*[-(]*#\)*)+")
 _MIN_TEMPLATE_WORDS = 6
 
 Kind = Literal["exact", "ngram", "template"]
@@ -50,13 +53,19 @@ class QuestionIndex:
 
     Args:
         questions: (id, text) pairs.
+        background: other questions, such as the training prompts, that tell what is common.
         max_common: runs and templates of more questions than this are ignored.
         min_covered_frac: share of a question's 8-word runs that counts as repeating it.
     """
 
     def __init__(
-        self, questions: Iterable[tuple[str, str]], max_common: int = 10, min_covered_frac: float = 0.5
+        self,
+        questions: Iterable[tuple[str, str]],
+        background: Iterable[str] = (),
+        max_common: int = 10,
+        min_covered_frac: float = 0.5,
     ) -> None:
+        questions = list(questions)
         self.min_covered_frac = min_covered_frac
         self._exact: dict[str, list[str]] = {}
         self._templates: dict[str, list[str]] = {}
@@ -68,11 +77,18 @@ class QuestionIndex:
                 self._templates.setdefault(masked, []).append(question_id)
             for run in set(runs(words(text))):
                 self._runs.setdefault(run, []).append(question_id)
-        common = {key: ids for key, ids in self._templates.items() if len(ids) > max_common}
+        templates = Counter({key: len(ids) for key, ids in self._templates.items()})
+        masked_runs: Counter[str] = Counter()
+        for _, text in questions:
+            masked_runs.update({_masked(run) for run in runs(words(text))})
+        for text in background:
+            templates[template(text)] += 1
+            masked_runs.update({_masked(run) for run in runs(words(text))})
+        common = {key: ids for key, ids in self._templates.items() if templates[key] > max_common}
         self.num_common_templates = len(common)
         self.num_questions_of_common_templates = sum(map(len, common.values()))
         self._templates = {k: ids for k, ids in self._templates.items() if k not in common}
-        self._runs = {run: ids for run, ids in self._runs.items() if len(ids) <= max_common}
+        self._runs = {run: ids for run, ids in self._runs.items() if masked_runs[_masked(run)] <= max_common}
         for ids in self._runs.values():
             self._num_runs.update(ids)
 
@@ -141,6 +157,10 @@ def plain(text: str) -> str:
 
 
 def template(text: str) -> str:
-    """A text with every number masked; empty when too few words are left to tell it by."""
-    masked = plain(_NUMBER.sub("#", text))
+    """A text with every number or sum of numbers masked; empty when too few words are left."""
+    masked = _FORMULA.sub("#", plain(_NUMBER.sub("#", text)))
     return masked if len(_WORD.findall(masked)) >= _MIN_TEMPLATE_WORDS else ""
+
+
+def _masked(run: str) -> str:
+    return _NUMBER.sub("#", run)

@@ -144,7 +144,9 @@ def outcome(before: Sequence[Row], after: Sequence[Row]) -> str:
 
 def overlap(groups: Sequence[Group], heldout: Mapping[str, Question]) -> dict[str, Any]:
     """Held-out questions that training prompts or trained-on responses repeat."""
-    index = contamination.QuestionIndex((q.id, q.text) for q in heldout.values())
+    index = contamination.QuestionIndex(
+        ((q.id, q.text) for q in heldout.values()), (g.question.text for g in groups)
+    )
     in_prompts = list(contamination.find_all(index, ((g.question.id, g.question.text) for g in groups)))
     trained = (
         (f"{g.question.id} / {r['sample_id']}", r["text"])

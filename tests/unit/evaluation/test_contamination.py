@@ -63,10 +63,20 @@ def test_operators_tell_short_questions_apart() -> None:
 
 def test_wording_of_a_generated_family_is_counted_and_not_reported() -> None:
     wording = "State the final answer to the following arithmetic problem, please, with care: {} + {} ="
-    index = QuestionIndex((f"q{i}", wording.format(i, i + 1)) for i in range(20))
+    index = QuestionIndex([(f"q{i}", wording.format(i, i + 1)) for i in range(20)])
     assert index.find("row", wording.format(50, 60)) == []
     assert [m.question_id for m in index.find("row", wording.format(5, 6))] == ["q5"]
     assert (index.num_common_templates, index.num_questions_of_common_templates) == (1, 20)
+
+
+def test_a_small_sample_of_a_family_is_told_by_the_training_prompts() -> None:
+    """Sums of other lengths and operators are one family, also when few are held out."""
+    wording = "State the final answer to the following arithmetic problem: {} ="
+    train = [wording.format(f"{i} {'+-'[i % 2]} {i + 1}" + " + 3" * (i % 3)) for i in range(30)]
+    heldout = [(f"q{i}", wording.format(f"{i} - 0 + {i}")) for i in range(40, 44)]
+    index = QuestionIndex(heldout, background=train)
+    assert list(find_all(index, [(str(i), text) for i, text in enumerate(train)])) == []
+    assert found(index, wording.format("41 - 0 + 41")) == [("q41", "exact")]
 
 
 def test_template_needs_words() -> None:
