@@ -36,7 +36,6 @@ def read_weights(weights: Artifact) -> dict[Key, float]:
 
     Raises:
         InputError: a weight is negative, which only the bounded second stage may use.
-        StageError: no response has any weight.
     """
     found: dict[Key, float] = {}
     for table in weights.tables():
@@ -52,12 +51,11 @@ def read_weights(weights: Artifact) -> dict[Key, float]:
                 )
             if weight > 0:
                 found[row["prompt_id"], row["sample_id"]] = weight
-    if not found:
-        raise StageError(_why_empty(weights.manifest.metrics))
     return found
 
 
-def _why_empty(metrics: Mapping[str, Any]) -> str:
+def why_nothing(metrics: Mapping[str, Any]) -> str:
+    """Why no response has any weight, from the metrics of the weights."""
     counts = ", ".join(
         f"{metrics[name]} {name.replace('_', ' ')}"
         for name in ("all_wrong", "ungradable", "all_correct", "mixed")
@@ -70,7 +68,11 @@ def _why_empty(metrics: Mapping[str, Any]) -> str:
 
 
 def read_groups(
-    prompts: Artifact, responses: Artifact, weights: Artifact, tokenizer: Any, config: StudentConfig
+    prompts: Artifact,
+    responses: Artifact,
+    wanted: Mapping[Key, float],
+    tokenizer: Any,
+    config: StudentConfig,
 ) -> TrainingData:
     """Tokenize the responses that have weight, with the student's tokenizer.
 
@@ -79,7 +81,6 @@ def read_groups(
     Raises:
         StageError: nothing is left to train on.
     """
-    wanted = read_weights(weights)
     messages = {
         row["prompt_id"]: row["messages"]
         for table in prompts.tables("train")

@@ -39,16 +39,27 @@ def run(
     out: ArtifactWriter,
     progress: Progress,
 ) -> None:
-    """Train the student and write it as a folder that `from_pretrained` loads."""
-    from advdistill_core.training.data import read_groups
+    """Train the student and write it as a folder that `from_pretrained` loads.
+
+    Without any weight there is nothing to learn (a teacher that is never right, say): the
+    student is written as it was, and the metrics say why.
+    """
+    from advdistill_core.training.data import read_groups, read_weights, why_nothing
 
     student = config.student
     tokenizer = models.load_tokenizer(student.model, student.trust_remote_code)
-    data = read_groups(inputs["prompts"], inputs["responses"], inputs["weights"], tokenizer, student)
+    wanted = read_weights(inputs["weights"])
+    if not wanted:
+        why = why_nothing(inputs["weights"].manifest.metrics)
+        progress(Event(stage="train", done=0, total=0, unit="steps", message=why))
+        _write_unchanged(student, tokenizer, out)
+        out.note(tokens={"completion": 0}, metrics={"num_steps": 0, "nothing_to_train": why})
+        return
+    data = read_groups(inputs["prompts"], inputs["responses"], wanted, tokenizer, student)
     progress(Event(stage="train", done=0, total=0, unit="steps", message="loading the student"))
     log, paths = _train(data.groups, student, out, progress)
     _write_model(tokenizer, out)
-    out.write_file("train_log.parquet", tables.encode(pa.Table.from_pylist(log, schema=_LOG)))
+    _write_log(log, out)
     tokens = sum(int(entry["completion_tokens"]) for entry in log)
     out.note(
         tokens={"completion": tokens},
@@ -87,6 +98,18 @@ def _train(
         save_student(fitted.model, job / "model")
         log, shared, fused = fitted.log, fitted.shared, fitted.fused
     return log, {"prefix_shared": shared, "output_layer_fused": fused}
+
+
+def _write_unchanged(student: StudentConfig, tokenizer: Any, out: ArtifactWriter) -> None:
+    from advdistill_core.training.student import load_student, save_student
+
+    save_student(load_student(student), out.work_folder("job") / "model")
+    _write_model(tokenizer, out)
+    _write_log([], out)
+
+
+def _write_log(log: list[dict[str, Any]], out: ArtifactWriter) -> None:
+    out.write_file("train_log.parquet", tables.encode(pa.Table.from_pylist(log, schema=_LOG)))
 
 
 def _write_model(tokenizer: Any, out: ArtifactWriter) -> None:

@@ -12,7 +12,7 @@ from advdistill_core.errors import InputError, StageError
 from advdistill_core.models.tiny import NAME as TINY
 from advdistill_core.stages import TRAIN, plan_stage, run_stage
 from advdistill_core.store import Store, tables
-from advdistill_core.training.data import encode_completion, read_groups
+from advdistill_core.training.data import encode_completion, read_groups, read_weights
 
 QUESTIONS = {"a": "1+1", "b": "2+2", "c": "3+4", "d": "5+1", "e": "0+9"}
 
@@ -104,11 +104,19 @@ def test_the_identity_is_the_weights_not_the_name(tmp_path):
     assert "batch_tokens" not in by_name.config["student"]
 
 
-def test_no_weight_at_all_says_why(tmp_path):
+def test_no_weight_at_all_leaves_the_student_and_says_why(tmp_path):
+    import torch
+
     store = Store(str(tmp_path))
     refs = inputs_of(store, weights={("a", 0): 0.0})
-    with pytest.raises(StageError, match=r"every group was dropped \(5 all wrong, 0 mixed\)"):
-        run_stage(TRAIN, config(tmp_path), refs, store)
+    artifact = store.open(run_stage(TRAIN, config(tmp_path), refs, store))
+    assert "every group was dropped (5 all wrong, 0 mixed)" in artifact.manifest.metrics["nothing_to_train"]
+    assert artifact.manifest.metrics["num_steps"] == 0
+    assert artifact.table("train_log").num_rows == 0
+    before = models.load_model(TINY).state_dict()
+    after = models.load_model(str(artifact.local_path())).state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
 
 
 def test_negative_weights_are_refused(tmp_path):
@@ -143,7 +151,11 @@ def test_groups_hold_what_has_weight(tmp_path):
     opened = {name: store.open(ref) for name, ref in refs.items()}
     tokenizer = models.load_tokenizer(TINY)
     data = read_groups(
-        opened["prompts"], opened["responses"], opened["weights"], tokenizer, config(tmp_path).student
+        opened["prompts"],
+        opened["responses"],
+        read_weights(opened["weights"]),
+        tokenizer,
+        config(tmp_path).student,
     )
     assert [(g.prompt_id, [r.weight for r in g.rows]) for g in data.groups] == [
         ("a", [0.25, 0.5]),
