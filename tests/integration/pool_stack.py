@@ -3,7 +3,8 @@
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from server_fixture import Cli
 from flows import catalog
 from flows.commands.up import WORKER_ENVIRONMENT
 from flows.deployments import parameters
+from flows.server import LocalServer
 
 FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
@@ -144,3 +146,21 @@ class Stack:
         for worker in [w for w in self.workers if w.pool == "gpu"]:
             worker.kill_machine()
             self.workers.remove(worker)
+
+
+@contextmanager
+def running_stack(cli: Cli, root: Path) -> Iterator[Stack]:
+    """Deploy everything on the session's server and start a worker for the flows."""
+    ready = Stack(cli, LocalServer(cli.home).start())
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.cli", "deploy", "--root", str(root)],
+        env={**cli.environment(), "PREFECT_API_URL": ready.api},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    ready.worker("cpu", "cpu-0", limit=6)
+    try:
+        yield ready
+    finally:
+        ready.stop()
