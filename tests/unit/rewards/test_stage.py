@@ -171,3 +171,15 @@ def test_the_result_does_not_depend_on_workers_or_shards(
 def test_limits_do_not_enter_the_fingerprint_and_verifier_versions_do() -> None:
     assert "math-verify" in stage.identity(DistillConfig(), {})["verifiers"]
     assert "timeout_s" not in DistillConfig().rewards.identity()
+
+
+def test_an_ungradable_prompt_has_no_rewards_whatever_its_verifier_says(tmp_path: Path) -> None:
+    """A verifier that cannot read the reference would call every response wrong, or right."""
+    store = Store(str(tmp_path))
+    texts = [("p", "The answer is (B)", "stop"), ("q", "The answer is (B)", "stop")]
+    inputs = {
+        "prompts": _prompts(store, {"p": "?", "q": "B"}, "choice"),
+        "responses": _responses(store, texts),
+    }
+    rows = _run(store, inputs)
+    assert [(row["verdict"], row["reward"] is None) for row in rows] == [("error", True), ("correct", False)]
