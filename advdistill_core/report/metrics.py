@@ -55,6 +55,7 @@ def collect(
         "num_left_out": pair["num_left_out"],
         "weight_on_correct_frac": inputs["weights"].manifest.metrics.get("weight_on_correct_frac"),
         "effective_sample_size": inputs["weights"].manifest.metrics.get("effective_sample_size"),
+        "nothing_to_train": inputs["student"].manifest.metrics.get("nothing_to_train"),
         "teacher": teacher,
         "paired": pair,
         "answers": {"before": answer_counts(before), "after": answer_counts(after)},

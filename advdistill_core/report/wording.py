@@ -59,6 +59,8 @@ def headline(metrics: Mapping[str, Any], confidence: float) -> str:
 def caveats(metrics: Mapping[str, Any]) -> list[str]:
     """What the headline alone would hide, the most important first."""
     found = []
+    if metrics["nothing_to_train"]:
+        found.append(f"The student was not trained: {metrics['nothing_to_train']}")
     if metrics["num_questions"]:
         if metrics["difference_low"] <= 0 <= metrics["difference_high"]:
             found.append("The interval contains 0: on these questions no difference is shown.")

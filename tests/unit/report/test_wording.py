@@ -17,6 +17,7 @@ def metrics(before: float, after: float, low: float, high: float, **changes: Any
         "difference_high": high,
         "num_left_out": 0,
         "teacher_pass_rate": 0.3,
+        "nothing_to_train": None,
         "mixed_groups": 10,
         "contamination": {"num_questions": 0},
         **changes,
@@ -58,6 +59,7 @@ def test_floor_and_ceiling_are_named() -> None:
 def test_what_makes_a_run_say_little_is_told() -> None:
     assert "little to distil" in caveats(0.3, 0.33, 0.01, 0.05, teacher_pass_rate=0.03)
     assert "nothing to tell apart" in caveats(0.3, 0.33, 0.01, 0.05, mixed_groups=0)
+    assert "was not trained: all wrong" in caveats(0.3, 0.3, -0.1, 0.1, nothing_to_train="all wrong")
     assert "7 held-out questions are repeated" in caveats(
         0.3, 0.33, 0.01, 0.05, contamination={"num_questions": 7}
     )
