@@ -10,6 +10,7 @@ from advdistill_core.errors import InputError
 from advdistill_core.models import smollm2
 from advdistill_core.models.sources import as_folder
 from advdistill_core.store.files import Files
+from advdistill_core.teachers import backends
 
 # A response row in Parquet, text included, takes well under a kilobyte per 100 tokens.
 _BYTES_PER_TOKEN = 8
@@ -29,11 +30,11 @@ def precheck(config: DistillConfig) -> None:
     if files.is_local:
         _check_root(Path(files.root))
     prompts.precheck(config.prompts)
-    for section, name in (("teacher", config.teacher.model), ("student", config.student.model)):
-        try:
-            models.check(name)
-        except InputError as error:
-            raise InputError(f"{section}.{error.what}", error.got, error.expected, error.remedy) from error
+    if config.teacher.backend == "transformers":
+        _check_model("teacher", config.teacher.model)
+    else:
+        backends.precheck(config.teacher)
+    _check_model("student", config.student.model)
     if files.is_local:
         _check_space(config, Path(files.root))
 
@@ -42,6 +43,13 @@ def needed_bytes(config: DistillConfig) -> int:
     """An upper estimate of what a run writes, in bytes."""
     responses = config.prompts.num_train * config.teacher.k * config.teacher.max_new_tokens * _BYTES_PER_TOKEN
     return responses + _STUDENT_COPIES * _weight_bytes(config.student.model) + _HEADROOM_BYTES
+
+
+def _check_model(section: str, name: str) -> None:
+    try:
+        models.check(name)
+    except InputError as error:
+        raise InputError(f"{section}.{error.what}", error.got, error.expected, error.remedy) from error
 
 
 def _weight_bytes(name: str) -> int:

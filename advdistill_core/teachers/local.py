@@ -2,7 +2,7 @@
 
 import inspect
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from advdistill_core.errors import InputError
-from advdistill_core.models.chat import encode, end_token_ids
+from advdistill_core.models.chat import encode, end_token_ids, render
 from advdistill_core.teachers import kv
 from advdistill_core.teachers.attention import grouped_attention
 from advdistill_core.teachers.choose import choose
@@ -140,6 +140,10 @@ class Engine:
                 if batch.num_live:
                     with torch.inference_mode():
                         self._step(batch)
+
+    def render(self, messages: Sequence[Mapping[str, str]]) -> str:
+        """The conversation in the model's own chat template."""
+        return render(self.tokenizer, messages)
 
     def close(self) -> None:
         """Let go of the model."""

@@ -1,7 +1,7 @@
 """What every teacher takes and gives, whatever runs it."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal, Protocol
 
@@ -57,6 +57,10 @@ class Response:
 
 class Teacher(Protocol):
     """A loaded model or an endpoint that answers requests."""
+
+    def render(self, messages: Sequence[Mapping[str, str]]) -> str:
+        """The prompt of a request for a conversation."""
+        ...
 
     def generate(
         self, requests: Sequence[Request], sampling: Sampling, on_tokens: OnTokens | None = None

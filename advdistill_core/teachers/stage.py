@@ -1,16 +1,18 @@
 """The stage `generate`: k sampled responses of the teacher to every training prompt."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import pyarrow as pa
 
-from advdistill_core import models
 from advdistill_core.config import DistillConfig
 from advdistill_core.errors import ErrorRateError, StageError
 from advdistill_core.progress import Event, Progress
 from advdistill_core.store import Artifact, ArtifactWriter, fingerprint
 from advdistill_core.store.tables import RESPONSES, from_rows
+from advdistill_core.teachers.backends import model_identity, open_teacher
+from advdistill_core.teachers.journal import Journal
 from advdistill_core.teachers.protocol import (
     Request,
     Response,
@@ -25,7 +27,7 @@ Row = dict[str, Any]
 
 def identity(config: DistillConfig, params: Mapping[str, Any]) -> dict[str, Any]:
     """Responses depend on the model's content, not on the name or folder it goes by."""
-    return {"teacher": {**config.teacher.identity(), "model": models.identity(config.teacher.model)}}
+    return {"teacher": {**config.teacher.identity(), "model": model_identity(config.teacher)}}
 
 
 def run(
@@ -62,11 +64,6 @@ def run(
             "resumed_responses": work.resumed,
         },
     )
-    if work.errors / total > config.teacher.max_error_frac:
-        raise ErrorRateError(
-            f"stage generate: got {work.errors} failed requests of {total}, expected at most "
-            f"{config.teacher.max_error_frac:.1%} (teacher.max_error_frac)."
-        )
 
 
 class _Generation:
@@ -79,9 +76,12 @@ class _Generation:
         self.sampling = Sampling(
             self.teacher.temperature, self.teacher.top_p, self.teacher.top_k, self.teacher.max_new_tokens
         )
-        self.identity = models.identity(self.teacher.model)
+        self.identity = model_identity(self.teacher)
         self.done = self.resumed = self.tokens = self.truncated = self.errors = 0
-        self._loaded: tuple[Teacher, Any] | None = None
+        self._loaded: Teacher | None = None
+        # An endpoint's responses are kept one by one: they cost money and do not repeat. A
+        # local model gives the same shard again, in the same batches.
+        self.by_response = self.teacher.backend == "openai"
 
     def shards(self) -> Iterator[pa.Table]:
         size = self.teacher.shard_size
@@ -91,65 +91,98 @@ class _Generation:
             key = "shard-" + fingerprint("shard", "1", {"ids": [p["prompt_id"] for p in prompts]}, {})
             table = self.out.read_shard(key)
             if table is None:
-                table = from_rows(self._generate(prompts), RESPONSES)
-                self.out.write_shard(key, table)
+                rows = self._generate(key, prompts)
+                table = from_rows(rows, RESPONSES)
+                # What an endpoint refused today it may answer on the next attempt.
+                if not (self.by_response and any(row["finish_reason"] == "error" for row in rows)):
+                    self.out.write_shard(key, table)
             else:
                 self.resumed += table.num_rows
             self._count(table)
+            self._bound_errors()
             yield table
 
-    def _generate(self, prompts: Sequence[Row]) -> list[Row]:
+    def _bound_errors(self) -> None:
+        """Stop as soon as too many have failed, rather than after asking for all of them."""
+        total = len(self.prompts) * self.teacher.k
+        if self.errors > self.teacher.max_error_frac * total:
+            raise ErrorRateError(
+                f"stage generate: got {self.errors} failed requests of {total}, expected at most "
+                f"{self.teacher.max_error_frac:.1%} (teacher.max_error_frac)."
+            )
+
+    def _generate(self, key: str, prompts: Sequence[Row]) -> list[Row]:
         """Rows in the order of prompts and samples."""
-        from advdistill_core.models.chat import render
+        teacher = self._load()
+        rendered = [teacher.render(prompt["messages"]) for prompt in prompts]
+        hashes = [request_hash(self.identity, text, self.sampling) for text in rendered]
+        with self._journal(key) as journal:
+            rows = self._kept(journal, prompts, hashes) if journal else {}
+            self.resumed += len(rows)
+            requests = self._requests(prompts, rendered, set(rows))
+            finished_tokens = sum(row["num_tokens"] for row in rows.values())
 
-        teacher, tokenizer = self._load()
-        seed = self.teacher.seed
-        rendered = [render(tokenizer, prompt["messages"]) for prompt in prompts]
-        requests = [
-            Request(
-                i, text, tuple((s, response_seed(seed, p["prompt_id"], s)) for s in range(self.teacher.k))
-            )
-            for i, (p, text) in enumerate(zip(prompts, rendered, strict=True))
-        ]
-        responses: list[Response] = []
-        finished_tokens = 0
+            def tell(tokens: int) -> None:
+                self._tell(len(rows), finished_tokens + tokens)
 
-        def tell(tokens: int) -> None:
-            self._tell(len(responses), max(tokens, finished_tokens))
+            for response in teacher.generate(requests, self.sampling, tell):
+                row = self._row(response, prompts[response.index], hashes[response.index])
+                if journal and response.finish_reason != "error":
+                    journal.append(row)
+                rows[response.index, response.sample_id] = row
+        return [rows[place] for place in sorted(rows)]
 
-        for response in teacher.generate(requests, self.sampling, tell):
-            responses.append(response)
-            finished_tokens += response.num_tokens
-        return [
-            {
-                "prompt_id": prompts[r.index]["prompt_id"],
-                "sample_id": r.sample_id,
-                "text": r.text,
-                "finish_reason": r.finish_reason,
-                "num_tokens": r.num_tokens,
-                "teacher": self.teacher.model,
-                "seed": dict(requests[r.index].samples)[r.sample_id],
-                "request_hash": request_hash(self.identity, rendered[r.index], self.sampling),
-            }
-            for r in sorted(responses, key=lambda r: (r.index, r.sample_id))
-        ]
+    def _journal(self, key: str) -> AbstractContextManager[Journal | None]:
+        if not self.by_response:
+            return nullcontext()
+        return Journal(self.out.work_folder("responses") / f"{key}.jsonl")
 
-    def _load(self) -> tuple[Teacher, Any]:
+    def _kept(
+        self, journal: Journal, prompts: Sequence[Row], hashes: Sequence[str]
+    ) -> dict[tuple[int, int], Row]:
+        """Responses of an earlier attempt to exactly these requests."""
+        places = {(p["prompt_id"], h): i for i, (p, h) in enumerate(zip(prompts, hashes, strict=True))}
+        return {
+            (places[row["prompt_id"], row["request_hash"]], row["sample_id"]): row
+            for row in journal.read()
+            if (row["prompt_id"], row["request_hash"]) in places and row["sample_id"] < self.teacher.k
+        }
+
+    def _requests(
+        self, prompts: Sequence[Row], rendered: Sequence[str], kept: Collection[tuple[int, int]]
+    ) -> list[Request]:
+        """What is still to be asked."""
+        requests = []
+        for i, (prompt, text) in enumerate(zip(prompts, rendered, strict=True)):
+            missing = [s for s in range(self.teacher.k) if (i, s) not in kept]
+            samples = tuple((s, self._seed(prompt, s)) for s in missing)
+            requests += [Request(i, text, samples)] if samples else []
+        return requests
+
+    def _row(self, response: Response, prompt: Row, hash_: str) -> Row:
+        return {
+            "prompt_id": prompt["prompt_id"],
+            "sample_id": response.sample_id,
+            "text": response.text,
+            "finish_reason": response.finish_reason,
+            "num_tokens": response.num_tokens,
+            "teacher": self.teacher.model,
+            "seed": self._seed(prompt, response.sample_id),
+            "request_hash": hash_,
+        }
+
+    def _seed(self, prompt: Row, sample_id: int) -> int:
+        return response_seed(self.teacher.seed, prompt["prompt_id"], sample_id)
+
+    def _load(self) -> Teacher:
         if self._loaded is None:
-            from advdistill_core.teachers.local import Engine
-
-            settings = self.teacher
-            model = models.load_model(
-                settings.model, settings.dtype, settings.device, settings.trust_remote_code
-            )
-            tokenizer = models.load_tokenizer(settings.model, settings.trust_remote_code)
-            self._loaded = Engine(model, tokenizer, settings.batch_size), tokenizer
+            self._loaded = open_teacher(self.teacher)
         return self._loaded
 
     def close(self) -> None:
         """Give back what the teacher holds."""
         if self._loaded is not None:
-            self._loaded[0].close()
+            self._loaded.close()
 
     def _count(self, table: pa.Table) -> None:
         reasons = table["finish_reason"].to_pylist()

@@ -1,0 +1,374 @@
+"""Endpoints that misbehave, over real HTTP: nothing lost, nothing asked twice, no key told."""
+
+import json
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from advdistill_core.config import DistillConfig, TeacherConfig
+from advdistill_core.errors import ErrorRateError, InputError, StageError
+from advdistill_core.progress import Event
+from advdistill_core.stages import GENERATE, LOAD, run_stage
+from advdistill_core.store import Store
+from advdistill_core.teachers import Response, Sampling, endpoint
+from advdistill_core.teachers.backends import precheck
+from advdistill_core.teachers.protocol import Request
+
+KEY = "sk-very-secret-0123456789"
+
+# What a server does with a request: body and how many requests came before -> status, headers, answer.
+Behaviour = Callable[[dict[str, Any], int], tuple[int, dict[str, str], bytes]]
+
+
+def completion(body: dict[str, Any], n: int | None = None, **changes: Any) -> bytes:
+    question = body["messages"][-1]["content"]
+    count = body.get("n", 1) if n is None else n
+    choices = [
+        {"message": {"content": f"{question} -> {body.get('seed', 0)}.{i}"}, "finish_reason": "stop"}
+        for i in range(count)
+    ]
+    return json.dumps(
+        {"id": "same-id", "choices": choices, "usage": {"completion_tokens": 7 * count}, **changes}
+    ).encode()
+
+
+class Server:
+    """A local endpoint with a scripted behaviour that counts what it is asked."""
+
+    def __init__(self, behaviour: Behaviour) -> None:
+        self.behaviour = behaviour
+        self.bodies: list[dict[str, Any]] = []
+        self.keys: list[str | None] = []
+        self.under_way = self.most_under_way = 0
+        self.lock = threading.Lock()
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                with outer.lock:
+                    number = len(outer.bodies)
+                    outer.bodies.append(body)
+                    outer.keys.append(self.headers.get("authorization"))
+                    outer.under_way += 1
+                    outer.most_under_way = max(outer.most_under_way, outer.under_way)
+                try:
+                    status, headers, answer = outer.behaviour(body, number)
+                finally:
+                    with outer.lock:
+                        outer.under_way -= 1
+                if status == 0:  # cut
+                    self.close_connection = True
+                    return
+                self.send_response(status)
+                for name, value in headers.items():
+                    self.send_header(name, value)
+                self.send_header("content-length", str(len(answer)))
+                self.end_headers()
+                self.wfile.write(answer)
+
+            def log_message(self, *args: Any) -> None:
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.http.daemon_threads = True
+        threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True).start()
+        self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Behaviour], Server]]:
+    running: list[Server] = []
+
+    def start(behaviour: Behaviour) -> Server:
+        running.append(Server(behaviour))
+        return running[-1]
+
+    yield start
+    for server in running:
+        server.http.shutdown()
+        server.http.server_close()
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoint, "_FIRST_WAIT_S", 0.01)
+    monkeypatch.setenv("TEST_KEY", KEY)
+
+
+def settings(server: Server, **changes: Any) -> TeacherConfig:
+    return TeacherConfig(backend="openai", model="m", base_url=server.url, **changes)
+
+
+def ask(teacher: endpoint.Endpoint, num: int, k: int) -> dict[tuple[int, int], Response]:
+    requests = [
+        Request(
+            i,
+            teacher.render([{"role": "user", "content": f"q{i}"}]),
+            tuple((s, 100 * i + s) for s in range(k)),
+        )
+        for i in range(num)
+    ]
+    found: dict[tuple[int, int], Response] = {}
+    for response in teacher.generate(requests, Sampling(0.5, 0.9, 0, 20)):
+        key = (response.index, response.sample_id)
+        assert key not in found, "a sample came twice"
+        found[key] = response
+    assert set(found) == {(i, s) for i in range(num) for s in range(k)}
+    return found
+
+
+def good(body: dict[str, Any], number: int) -> tuple[int, dict[str, str], bytes]:
+    return 200, {}, completion(body)
+
+
+def test_several_samples_come_from_one_request(serve: Any) -> None:
+    server = serve(good)
+    found = ask(endpoint.Endpoint(settings(server, api_key_env="TEST_KEY")), 5, 4)
+    assert len(server.bodies) == 5
+    body = next(b for b in server.bodies if b["messages"][-1]["content"] == "q2")
+    assert body == {
+        "model": "m", "messages": [{"role": "user", "content": "q2"}], "n": 4, "seed": 200,
+        "temperature": 0.5, "top_p": 0.9, "max_tokens": 20,
+    }  # fmt: skip
+    assert {r.text for (i, _), r in found.items() if i == 2} == {f"q2 -> 200.{s}" for s in range(4)}
+    assert sum(r.num_tokens for (i, _), r in found.items() if i == 2) == 28
+    assert set(server.keys) == {f"Bearer {KEY}"}
+
+
+@pytest.mark.parametrize("kind", ["one choice", "status 400", "status 422"])
+def test_an_endpoint_without_n_is_found_out(serve: Any, kind: str) -> None:
+    def behaviour(body: dict[str, Any], number: int) -> tuple[int, dict[str, str], bytes]:
+        if body.get("n", 1) > 1 and kind != "one choice":
+            return int(kind.split()[1]), {}, b'{"error": "n must be 1"}'
+        return 200, {}, completion(body, n=1)
+
+    server = serve(behaviour)
+    found = ask(endpoint.Endpoint(settings(server, concurrency=1)), 6, 3)
+    assert all(r.finish_reason == "stop" for r in found.values())
+    # Each sample by its own request with its own seed; n was tried once per request under way.
+    assert found[4, 2].text == "q4 -> 402.0"
+    assert len(server.bodies) <= 6 * 3 + 6
+
+
+def test_too_many_choices_are_cut(serve: Any) -> None:
+    server = serve(lambda body, number: (200, {}, completion(body, n=5)))
+    found = ask(endpoint.Endpoint(settings(server)), 3, 2)
+    assert len(server.bodies) == 3
+    assert found[0, 1].num_tokens > 0
+
+
+FAILURES: dict[str, tuple[int, dict[str, str], bytes]] = {
+    "429": (429, {}, b""),
+    "429 with a wait": (429, {"retry-after": "0.05"}, b""),
+    "429 with nonsense": (429, {"retry-after": "soon"}, b""),
+    "500": (500, {}, b"oops"),
+    "503": (503, {}, b""),
+    "cut": (0, {}, b""),
+    "torn JSON": (200, {}, b'{"choices": [{"mess'),
+    "no object": (200, {}, b"[]"),
+    "null choices": (200, {}, b'{"choices": null}'),
+    "no choice": (200, {}, b'{"choices": []}'),
+    "no message": (200, {}, b'{"choices": [{"text": "x"}]}'),
+    "content of another type": (200, {}, b'{"choices": [{"message": {"content": 5}}]}'),
+}
+
+
+@pytest.mark.parametrize("kind", FAILURES)
+def test_failures_that_pass_are_tried_again(serve: Any, kind: str) -> None:
+    def behaviour(body: dict[str, Any], number: int) -> tuple[int, dict[str, str], bytes]:
+        return FAILURES[kind] if number % 3 == 0 else (200, {}, completion(body))
+
+    server = serve(behaviour)
+    found = ask(endpoint.Endpoint(settings(server, concurrency=4)), 8, 2)
+    assert all(r.finish_reason == "stop" for r in found.values())
+    answered = sum(number % 3 != 0 for number in range(len(server.bodies)))
+    assert answered == 8, "something was asked for again after it had been answered"
+
+
+def test_a_wait_that_is_asked_for_is_kept(serve: Any) -> None:
+    times: list[float] = []
+
+    def behaviour(body: dict[str, Any], number: int) -> tuple[int, dict[str, str], bytes]:
+        times.append(time.monotonic())
+        return (429, {"retry-after": "0.6"}, b"") if number == 0 else (200, {}, completion(body))
+
+    ask(endpoint.Endpoint(settings(serve(behaviour))), 1, 1)
+    assert times[1] - times[0] >= 0.6
+
+
+def test_requests_at_once_are_bounded_and_shrink_when_refused(serve: Any) -> None:
+    def slow(body: dict[str, Any], number: int) -> tuple[int, dict[str, str], bytes]:
+        time.sleep(0.03)
+        return 200, {}, completion(body)
+
+    server = serve(slow)
+    ask(endpoint.Endpoint(settings(server, concurrency=5)), 30, 1)
+    assert server.most_under_way == 5
+
+    def refusing(body: dict[str, Any], number: int) -> tuple[int, dict[str, str], bytes]:
+        with crowded.lock:
+            too_many = crowded.under_way > 2
+        time.sleep(0.02)
+        return (429, {"retry-after": "0.01"}, b"") if too_many else (200, {}, completion(body))
+
+    crowded = serve(refusing)
+    ask(endpoint.Endpoint(settings(crowded, concurrency=16, max_retries=30)), 60, 1)
+    assert len(crowded.bodies) < 60 * 2.5  # without shrinking nearly every request is refused
+
+
+def test_a_hanging_request_is_given_up_and_repeated(serve: Any) -> None:
+    def behaviour(body: dict[str, Any], number: int) -> tuple[int, dict[str, str], bytes]:
+        if number == 0:
+            time.sleep(3)
+        return 200, {}, completion(body)
+
+    started = time.monotonic()
+    ask(endpoint.Endpoint(settings(serve(behaviour), timeout_s=0.5)), 3, 1)
+    assert time.monotonic() - started < 2.5
+
+
+def test_what_fails_for_good_is_recorded(serve: Any) -> None:
+    def behaviour(body: dict[str, Any], number: int) -> tuple[int, dict[str, str], bytes]:
+        bad = body["messages"][-1]["content"] == "q1"
+        return (500, {}, b"") if bad else (200, {}, completion(body))
+
+    server = serve(behaviour)
+    found = ask(endpoint.Endpoint(settings(server, max_retries=2)), 3, 2)
+    assert {key for key, r in found.items() if r.finish_reason == "error"} == {(1, 0), (1, 1)}
+    asked = Counter(body["messages"][-1]["content"] for body in server.bodies)
+    assert asked["q1"] == 3
+
+
+def test_reasons_and_empty_texts(serve: Any) -> None:
+    def behaviour(body: dict[str, Any], number: int) -> tuple[int, dict[str, str], bytes]:
+        reasons = {"q0": "length", "q1": "content_filter", "q2": "stop"}
+        choice = {"message": {"content": None}, "finish_reason": reasons[body["messages"][-1]["content"]]}
+        return 200, {}, json.dumps({"choices": [choice]}).encode()
+
+    found = ask(endpoint.Endpoint(settings(serve(behaviour))), 3, 1)
+    assert [found[i, 0].finish_reason for i in range(3)] == ["length", "error", "stop"]
+    assert found[2, 0].text == ""
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_wrong_key_or_model_fails_at_once_and_does_not_tell_the_key(
+    serve: Any, status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    server = serve(lambda body, number: (status, {}, b"no"))
+    with pytest.raises(StageError, match=str(status)) as caught:
+        ask(endpoint.Endpoint(settings(server, api_key_env="TEST_KEY")), 50, 1)
+    assert len(server.bodies) <= 32
+    assert KEY not in str(caught.value)
+    assert KEY not in caplog.text
+    assert set(server.keys) == {f"Bearer {KEY}"}
+
+
+def test_a_caller_that_stops_listening_stops_the_requests(serve: Any) -> None:
+    def slow(body: dict[str, Any], number: int) -> tuple[int, dict[str, str], bytes]:
+        time.sleep(0.05)
+        return 200, {}, completion(body)
+
+    server = serve(slow)
+    teacher = endpoint.Endpoint(settings(server, concurrency=2))
+    requests = [Request(i, teacher.render([{"role": "user", "content": "q"}]), ((0, i),)) for i in range(40)]
+    responses: Any = teacher.generate(requests, Sampling())
+    next(responses)
+    responses.close()
+    asked = len(server.bodies)
+    time.sleep(0.2)
+    assert len(server.bodies) == asked < 10
+    assert "endpoint" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_settings_are_checked_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match=r"teacher\.base_url"):
+        precheck(TeacherConfig(backend="openai", base_url="host/v1"))
+    monkeypatch.delenv("TEST_KEY")
+    with pytest.raises(InputError, match="TEST_KEY"):
+        precheck(TeacherConfig(backend="openai", base_url="http://host/v1", api_key_env="TEST_KEY"))
+    with pytest.raises(ValueError, match="base_url is missing"):
+        TeacherConfig(backend="openai")
+    with pytest.raises(ValueError, match="concurrency would be ignored"):
+        TeacherConfig(concurrency=3)
+    with pytest.raises(ValueError, match="batch_size would be ignored"):
+        TeacherConfig(backend="openai", base_url="http://host/v1", batch_size=3)
+
+
+# -- the stage ----------------------------------------------------------------------------
+
+
+def generate(root: Path, server: Server, progress: Any = lambda event: None, **teacher: Any) -> Any:
+    config = DistillConfig.model_validate(
+        {
+            "prompts": {"num_train": 10, "num_heldout": 1},
+            "teacher": {
+                "backend": "openai", "model": "m", "base_url": server.url, "k": 3, "shard_size": 4,
+                "api_key_env": "TEST_KEY", "concurrency": 2, **teacher,
+            },
+        }
+    )  # fmt: skip
+    store = Store(str(root))
+    loaded = run_stage(LOAD, config, {}, store)
+    return store.open(run_stage(GENERATE, config, {"prompts": loaded}, store, progress=progress))
+
+
+def test_an_interrupted_stage_asks_only_for_what_is_missing(serve: Any, tmp_path: Path) -> None:
+    server = serve(good)
+
+    def stop_in_the_second_shard(event: Event) -> None:
+        if event.stage == "generate" and event.done > 16:
+            raise StageError("stop")
+
+    with pytest.raises(StageError, match="stop"):
+        generate(tmp_path, server, stop_in_the_second_shard)
+    journals = sorted(tmp_path.glob("generate/*/work/responses/*.jsonl"))
+    kept = sum(len(path.read_bytes().split(b"\n\n")) for path in journals)
+    assert kept >= 16
+    with open(max(journals, key=lambda path: path.stat().st_mtime), "ab") as file:
+        file.write(b'0123456789abcdef {"prompt_id": "torn')
+    before = len(server.bodies)
+    artifact = generate(tmp_path, server)
+    rows = artifact.table().to_pylist()
+    assert len({(r["prompt_id"], r["sample_id"]) for r in rows}) == len(rows) == 30
+    assert all(r["finish_reason"] == "stop" for r in rows)
+    samples_asked = sum(body.get("n", 1) for body in server.bodies)
+    assert samples_asked <= 30 + 2 * 3  # what was under way when it stopped, at most
+    assert before < len(server.bodies)
+    assert artifact.manifest.outcome == "resumed"
+    for path in tmp_path.rglob("*"):
+        assert not path.is_file() or KEY.encode() not in path.read_bytes()
+
+
+def test_failed_requests_are_bounded_and_asked_again_next_time(serve: Any, tmp_path: Path) -> None:
+    broken = True
+
+    def behaviour(body: dict[str, Any], number: int) -> tuple[int, dict[str, str], bytes]:
+        return (500, {}, b"") if broken and number % 2 else (200, {}, completion(body))
+
+    server = serve(behaviour)
+    with pytest.raises(ErrorRateError):
+        generate(tmp_path, server, max_retries=0, max_error_frac=0.1)
+    broken = False
+    rows = generate(tmp_path, server, max_retries=0, max_error_frac=0.1).table().to_pylist()
+    assert len(rows) == 30
+    assert {r["finish_reason"] for r in rows} == {"stop"}
+    assert len(server.bodies) <= 10 + 4  # a shard of failures at most, then only what was missing
+
+
+def test_the_address_does_not_decide_the_result(serve: Any, tmp_path: Path) -> None:
+    one, two = serve(good), serve(good)
+    first = generate(tmp_path, one)
+    again = generate(tmp_path, two, concurrency=7)
+    assert first.manifest.fingerprint == again.manifest.fingerprint
+    assert two.bodies == []
