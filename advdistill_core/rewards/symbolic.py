@@ -122,7 +122,7 @@ def _is_variable(gold: tuple[Any, ...], found: list[Any]) -> bool:
     one, other = gold[0], found[0]
     if not (isinstance(one, Expr) and isinstance(other, Expr)) or one.is_Symbol == other.is_Symbol:
         return False
-    return one.free_symbols == other.free_symbols and simplify(one - other) == 0
+    return bool(one.free_symbols == other.free_symbols and simplify(one - other) == 0)
 
 
 def equals_itself(reference: str, policy: PolicyConfig) -> bool:
