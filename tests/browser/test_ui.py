@@ -83,7 +83,9 @@ def test_fill_the_form_run_and_look_at_the_result(stack: Stack, page: Any, tmp_p
     name.fill("from-the-form")
     page.get_by_label("Temperature").first.fill("0.85")
     page.get_by_label("Root").fill(str(tmp_path))
-    page.get_by_role("button", name="Submit").click()
+    page.get_by_role("button", name="Submit").press("Enter")  # the message may lie over it
+    shoot(page, "3-submitted")
+    page.wait_for_url("**tab=Runs")
     run = newest_run(stack, deployment)
     page.goto(f"{ui}/v2/runs/flow-run/{run}")
     config = ask("GET", f"{stack.api}/flow_runs/{run}")["parameters"]["config"]
@@ -95,16 +97,16 @@ def test_fill_the_form_run_and_look_at_the_result(stack: Stack, page: Any, tmp_p
 
     page.get_by_role("tab", name="Artifacts").click()
     page.get_by_text("progress", exact=False).first.wait_for()
-    shoot(page, "3-progress")
+    shoot(page, "4-progress")
     assert stack.wait(run, 400)["type"] == "COMPLETED", stack.state(run)
     page.reload()
     page.get_by_role("tab", name="Artifacts").click()
     for shown in ("stages", "result", "report"):
         page.get_by_text(shown, exact=True).first.wait_for()
-    shoot(page, "4-artifacts")
+    shoot(page, "5-artifacts")
     page.get_by_text("stages", exact=True).first.click()
     page.get_by_text("evaluate before").first.wait_for()
-    shoot(page, "5-stage-table")
+    shoot(page, "6-stage-table")
     assert (tmp_path / "runs" / f"{run}.json").exists()
 
 
@@ -123,7 +125,7 @@ def test_retry_a_run_that_failed_in_training(stack: Stack, page: Any, tmp_path: 
     ui = stack.api.removesuffix("/api")
     page.goto(f"{ui}/v2/runs/flow-run/{run}")
     page.get_by_text("Failed").first.wait_for()
-    shoot(page, "6-failed")
+    shoot(page, "7-failed")
     buttons = page.get_by_role("button")
     buttons.filter(has=page.locator("svg.lucide-ellipsis-vertical, svg.lucide-more-vertical")).first.click()
     page.get_by_role("menuitem", name="Retry").click()
@@ -134,4 +136,4 @@ def test_retry_a_run_that_failed_in_training(stack: Stack, page: Any, tmp_path: 
     page.get_by_text("Completed").first.wait_for()
     page.get_by_role("tab", name="Task Runs").click()
     page.get_by_text("Cached").first.wait_for()
-    shoot(page, "7-retried")
+    shoot(page, "8-retried")
