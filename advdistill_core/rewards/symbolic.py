@@ -30,7 +30,11 @@ _BOTH = (LatexExtractionConfig(), ExprExtractionConfig())
 _FORMS = {"both": _BOTH, "latex": _BOTH[:1], "text": _BOTH[1:]}
 _UPRIGHT = re.compile(r"\\(?:mathrm|operatorname|rm)\s*\{\s*([ei])\s*\}")
 _PERCENT = re.compile(r"\s*(?:\\?%|\bpercent|\bpct)\s*\Z")
-_MARKS = ("$", "\\boxed", "\\(", "\\[", "\\begin{")
+_MARKED = re.compile(r"(?<!\\)\$|\\boxed|\\\(|\\\[")
+_APPROXIMATELY = re.compile(r"\A\s*(?:\\approx|≈)\s*")
+_VARIABLE = re.compile(
+    r"([-+*/]|\\(?:sin|cos|tan|cot|sec|csc|log|ln)(?:\^\{?-?\d+\}?)?)[ ]+([a-zA-Z])(?=\s*(?:[-+*/=}$]|\Z))"
+)
 
 
 def compare(reference: str, part: Part, policy: PolicyConfig) -> Graded:
@@ -139,9 +143,9 @@ def _gold(reference: str, forms: str) -> tuple[Any, ...]:
     text = reference
     if "####" in text:
         text = bare(text)
-    if forms != "text" and not any(mark in text for mark in _MARKS):
+    if forms != "text" and not _MARKED.search(text):
         # As LaTeX or not at all: a number somewhere in a broken formula is not the answer.
-        text, forms = f"${text}$", "latex"
+        text, forms = f"${_APPROXIMATELY.sub('', text).strip().rstrip('.,')}$", "latex"
     parsed = _parse(text, forms)
     if all(isinstance(piece, str) for piece in parsed):
         return ()
@@ -151,6 +155,8 @@ def _gold(reference: str, forms: str) -> tuple[Any, ...]:
 def _parse(text: str, forms: str) -> list[Any]:
     # math-verify takes an upright e for a unit and drops it: 1 + 1/e would equal 1 - 1/e.
     text = _UPRIGHT.sub(r"{\1}", text)
+    # And it takes the c of "a + b + c" for a unit too, unless it stands in braces.
+    text = _VARIABLE.sub(r"\1{\2}", text)
     return parse(text, extraction_config=_FORMS[forms], parsing_timeout=None)  # type: ignore[no-any-return]
 
 

@@ -63,6 +63,9 @@ def _verdict(grader: Grader, gold: str, text: str) -> str:
         ("25\\%", "\\boxed{25}", "correct"),
         ("100\\text{ square units}", "\\boxed{100}", "correct"),
         ("C", "\\boxed{\\text{(C)}}", "correct"),
+        ("a + b + c", "\\boxed{c + b + a}", "correct"),
+        ("a + b + c", "\\boxed{a + c}", "wrong"),  # math-verify drops " c" as a unit
+        ("\\sin^2 t", "\\boxed{1 - \\cos^2 t}", "correct"),
     ],
 )
 def test_verdicts(grader: Grader, gold: str, text: str, verdict: str) -> None:
