@@ -334,7 +334,7 @@ def test_an_interrupted_stage_asks_only_for_what_is_missing(serve: Any, tmp_path
         generate(tmp_path, server, stop_in_the_second_shard)
     journals = sorted(tmp_path.glob("generate/*/work/responses/*.jsonl"))
     kept = sum(len(path.read_bytes().split(b"\n\n")) for path in journals)
-    assert kept >= 16
+    assert 16 <= kept < 30
     with open(max(journals, key=lambda path: path.stat().st_mtime), "ab") as file:
         file.write(b'0123456789abcdef {"prompt_id": "torn')
     before = len(server.bodies)
@@ -342,9 +342,7 @@ def test_an_interrupted_stage_asks_only_for_what_is_missing(serve: Any, tmp_path
     rows = artifact.table().to_pylist()
     assert len({(r["prompt_id"], r["sample_id"]) for r in rows}) == len(rows) == 30
     assert all(r["finish_reason"] == "stop" for r in rows)
-    samples_asked = sum(body.get("n", 1) for body in server.bodies)
-    assert samples_asked <= 30 + 2 * 3  # what was under way when it stopped, at most
-    assert before < len(server.bodies)
+    assert sum(body.get("n", 1) for body in server.bodies[before:]) == 30 - kept
     assert artifact.manifest.outcome == "resumed"
     for path in tmp_path.rglob("*"):
         assert not path.is_file() or KEY.encode() not in path.read_bytes()
