@@ -65,7 +65,10 @@ class StudentConfig(Section):
         affects_result=False,
     )
     report_to: list[Literal["tensorboard", "mlflow", "wandb", "trackio"]] = setting(
-        list, "Trackers", "Trackers that losses are sent to, beside the training log.", affects_result=False
+        list,
+        "Trackers",
+        "Trackers that losses are sent to; tensorboard writes to runs/ or TENSORBOARD_LOGGING_DIR.",
+        affects_result=False,
     )
     keep_layers: list[int] = setting(
         list, "Layers kept", "Layers of the model that the student starts from, from 0; empty for all."

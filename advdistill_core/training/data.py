@@ -35,7 +35,7 @@ def read_weights(weights: Artifact) -> dict[Key, float]:
     """Weight times prompt weight of every response that is trained on.
 
     Raises:
-        InputError: a weight is negative, which only the bounded second stage may use.
+        InputError: a weight is negative, whose loss would have no bound.
     """
     found: dict[Key, float] = {}
     for table in weights.tables():
@@ -47,7 +47,7 @@ def read_weights(weights: Artifact) -> dict[Key, float]:
                     weight,
                     "0 or more",
                     "The scheme linear gives negative weights, whose loss has no bound. Choose another "
-                    "weighting.scheme, such as positive, and student.negatives for the wrong responses.",
+                    "weighting.scheme, such as positive.",
                 )
             if weight > 0:
                 found[row["prompt_id"], row["sample_id"]] = weight

@@ -1,12 +1,13 @@
 """Training one student in this process (one of several, or the only one)."""
 
+import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from advdistill_core.config.student import StudentConfig
-from advdistill_core.errors import StageError
+from advdistill_core.errors import InputError, StageError
 from advdistill_core.models.home import no_bars
 from advdistill_core.progress import Progress
 from advdistill_core.training import checkpoints
@@ -106,6 +107,11 @@ def training_arguments(config: StudentConfig, groups: Sequence[Group], folder: P
     """The Trainer's arguments; one of its epochs is the whole training."""
     from transformers import TrainingArguments
 
+    for tracker in config.report_to:
+        if importlib.util.find_spec(tracker) is None:
+            raise InputError(
+                "student.report_to", tracker, "an installed tracker", "Install advdistill[tracking]."
+            )
     steps = len(schedule_of(config, groups))
     half = {"bfloat16": "bf16", "float16": "fp16"}.get(config.dtype)
     if config.dtype == "auto" and device.type == "cuda":

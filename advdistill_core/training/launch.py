@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from advdistill_core.config.student import StudentConfig
 from advdistill_core.errors import StageError
 from advdistill_core.progress import Event, Progress
 from advdistill_core.training.rows import Group
-from advdistill_core.training.worker import groups_to_json, trains_on_cpu
+from advdistill_core.training.worker import die_with_parent, groups_to_json
 
 _POLL_S = 0.2
 _LOG_TAIL_BYTES = 4000
@@ -32,7 +33,7 @@ def fit_in_processes(
             trained model is in its `model` afterwards.
 
     Returns:
-        `log`, `shared` and `fused` as in `fit.Fitted`.
+        `log`, `shared` and `fused` as in `fit.Fitted`, and the `world_size` that took part.
 
     Raises:
         StageError: what a process raised, or the end of their output when one died.
@@ -44,8 +45,14 @@ def fit_in_processes(
     (job / "messages.jsonl").touch()
     with open(job / "output.txt", "wb") as output:
         launcher = subprocess.Popen(
-            launch_command(config, job), stdout=output, stderr=subprocess.STDOUT, env=_environment()
+            launch_command(config, job),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=_environment(),
+            start_new_session=True,
+            preexec_fn=die_with_parent,
         )
+        before = _pass_on_stop_requests(launcher)
         try:
             for message in _messages(job / "messages.jsonl", launcher):
                 if "event" in message:
@@ -54,6 +61,8 @@ def fit_in_processes(
                     raise getattr(errors, message["error"], StageError)(*message["args"])
         finally:
             _end(launcher)
+            if before is not None:
+                signal.signal(signal.SIGTERM, before)
     if launcher.returncode != 0 or not (job / "result.json").exists():
         tail = (job / "output.txt").read_bytes()[-_LOG_TAIL_BYTES:].decode(errors="replace")
         raise StageError(f"training processes: exit code {launcher.returncode}, expected 0.\n{tail.strip()}")
@@ -70,8 +79,19 @@ def launch_command(config: StudentConfig, job: Path) -> list[str]:
         command += ["--use_fsdp", "--fsdp_version", "2", "--fsdp_state_dict_type", "FULL_STATE_DICT"]
         command += ["--fsdp_auto_wrap_policy", "TRANSFORMER_BASED_WRAP"]
     else:
-        command += ["--cpu" if trains_on_cpu(config) else "--multi_gpu"]
+        command += ["--multi_gpu"]  # the processes themselves choose gloo where there is no GPU
     return [*command, "-m", "advdistill_core.training.worker", str(job)]
+
+
+def _pass_on_stop_requests(launcher: "subprocess.Popen[bytes]") -> Any:
+    """Let the processes write their checkpoint before this one ends.
+
+    Returns:
+        The handler that was there; None outside the main thread, where no signal arrives.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return None
+    return signal.signal(signal.SIGTERM, lambda *_: launcher.send_signal(signal.SIGTERM))
 
 
 def _environment() -> dict[str, str]:

@@ -24,8 +24,10 @@ def load_student(config: StudentConfig, device: str | None = None) -> Any:
     if config.keep_layers:
         keep_layers(model, config.keep_layers)
     if config.lora_rank:
+        import torch
         from peft import LoraConfig, get_peft_model
 
+        torch.manual_seed(config.seed)  # its matrices start random
         lora = LoraConfig(
             r=config.lora_rank,
             lora_alpha=config.lora_alpha,

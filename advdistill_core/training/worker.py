@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from advdistill_core.config.student import StudentConfig
-from advdistill_core.errors import AdvDistillError
+from advdistill_core.errors import AdvDistillError, StageError
 from advdistill_core.progress import Event
 from advdistill_core.training.rows import Group, Row
 
@@ -31,6 +31,11 @@ def groups_from_json(text: str) -> list[Group]:
     ]
 
 
+def die_with_parent() -> None:
+    """Ask the kernel to kill this process when its parent ends."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def trains_on_cpu(config: StudentConfig) -> bool:
     """Whether the processes have no GPU, or are told not to use it."""
     import torch
@@ -40,7 +45,7 @@ def trains_on_cpu(config: StudentConfig) -> bool:
 
 def main() -> None:
     """Train as the job folder says; the first process reports into it."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # launchers put us in a session of our own
+    die_with_parent()  # the launcher puts us in a session of our own, where no group signal arrives
     job = Path(sys.argv[1])
     first = os.environ.get("RANK", "0") == "0"
     with open(job / "messages.jsonl", "a" if first else "r", encoding="utf-8") as out:
@@ -62,13 +67,16 @@ def _train(job: Path, progress: Any, first: bool) -> None:
     from advdistill_core.training.student import load_student, save_student
 
     config = StudentConfig.model_validate_json((job / "config.json").read_text("utf-8"))
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    if world_size != config.num_processes:
+        raise StageError(f"training processes: got {world_size}, expected {config.num_processes}.")
     groups = groups_from_json((job / "groups.json").read_text("utf-8"))
     device = "cpu" if trains_on_cpu(config) else f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
     model = load_student(config, device)
     fitted = fit(model, groups, config, job.parent / "checkpoints", progress if first else _nothing)
     if first:
         save_student(fitted.model, job / "model", fitted.state)
-        result = {"log": fitted.log, "shared": fitted.shared, "fused": fitted.fused}
+        result = {"log": fitted.log, "shared": fitted.shared, "fused": fitted.fused, "world_size": world_size}
         (job / "result.json").write_text(json.dumps(result), "utf-8")
 
 

@@ -54,6 +54,37 @@ def test_the_output_layer_in_chunks(lab, monkeypatch, rows_per_chunk):
     lab.assert_same(lab.ours(model, groups), expected)
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+def test_attention_in_as_many_pieces_as_there_are_branches(lab, monkeypatch, shape):
+    monkeypatch.setattr("advdistill_core.training.pieces.CALL_PAIRS", 0)
+    model, groups = lab.build_model(shape), lab.build_groups(seed=10)
+    lab.assert_same(lab.ours(model, groups), lab.naive(model, groups))
+
+
+def test_attention_dropout_is_the_same_in_both_passes(lab, monkeypatch):
+    """By finite differences, with the generator set back before every call."""
+    monkeypatch.setattr("advdistill_core.training.pieces.CALL_PAIRS", 0)
+    model, groups = lab.build_model("llama", attention_dropout=0.4), lab.build_groups(seed=11)[:2]
+    model.train()
+
+    def loss_and_gradients():
+        torch.manual_seed(0)
+        return lab.ours(model, groups)
+
+    _, gradients = loss_and_gradients()
+    for name in ("model.layers.0.self_attn.v_proj.weight", "model.layers.1.self_attn.q_proj.weight"):
+        flat = model.get_parameter(name).data.view(-1)
+        value = flat[5].item()
+        flat[5] = value + 1e-6
+        above = loss_and_gradients()[0]
+        flat[5] = value - 1e-6
+        slope = (above - loss_and_gradients()[0]) / 2e-6
+        flat[5] = value
+        assert gradients[name].view(-1)[5].item() == pytest.approx(slope, rel=1e-5, abs=1e-9)
+    torch.manual_seed(1)
+    assert lab.ours(model, groups)[0] != loss_and_gradients()[0]  # dropout is on at all
+
+
 def test_order_of_rows_and_groups_does_not_matter(lab):
     model, groups = lab.build_model(), lab.build_groups(seed=3)
     turned = [replace(g, rows=g.rows[::-1]) for g in groups[::-1]]

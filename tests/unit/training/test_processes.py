@@ -1,6 +1,8 @@
 """Several processes by `accelerate launch` (gloo on CPU) against one."""
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from advdistill_core.config import StudentConfig
 from advdistill_core.errors import StageError
 from advdistill_core.models.tiny import NAME as TINY
 from advdistill_core.progress import silent
+from advdistill_core.training import checkpoints
 from advdistill_core.training.fit import fit
 from advdistill_core.training.launch import fit_in_processes, launch_command
 from advdistill_core.training.student import load_student, save_student
@@ -59,6 +62,7 @@ def test_two_processes_train_the_same_student_as_one(lab, tmp_path):
     result = fit_in_processes(groups, two, tmp_path / "two" / "job", events.append)
     assert [event.done for event in events] == list(range(1, 7))
     assert result["shared"]
+    assert result["world_size"] == 2
     assert_equal_training((result["log"], weights(tmp_path / "two" / "job" / "model")), expected)
 
 
@@ -77,6 +81,27 @@ def test_fsdp_trains_the_same_student_as_one(lab, tmp_path):
     (tmp_path / "two").mkdir()
     result = fit_in_processes(groups, config, tmp_path / "two" / "job", silent)
     assert_equal_training((result["log"], weights(tmp_path / "two" / "job" / "model")), expected)
+
+
+@pytest.mark.slow
+def test_a_stop_request_reaches_all_processes_which_then_continue(lab, tmp_path):
+    groups = lab.build_groups(num_groups=7)
+    config = CONFIG.model_copy(
+        update={"num_processes": 2, "checkpoint_every_steps": 1000, "epochs": 200, "learning_rate": 1e-5}
+    )
+    (tmp_path / "two").mkdir()
+
+    def stop_early(event):
+        if event.done == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(StageError, match=r"asked to stop after step \d+ of 600"):
+        fit_in_processes(groups, config, tmp_path / "two" / "job", stop_early)
+    assert checkpoints.last_good(tmp_path / "two" / "checkpoints") is not None
+    events = []
+    result = fit_in_processes(groups, config, tmp_path / "two" / "job", events.append)
+    assert 2 < events[0].done < 600
+    assert [entry["step"] for entry in result["log"]] == list(range(1, 601))
 
 
 def test_groups_survive_the_way_to_the_processes(lab):

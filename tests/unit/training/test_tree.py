@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from advdistill_core.training import pieces
 from advdistill_core.training.attention import sees
 from advdistill_core.training.batching import Schedule, fill, lay_end_to_end
 from advdistill_core.training.tree import build_tree
@@ -59,6 +60,38 @@ def test_every_completion_is_a_path(lab):
             assert len(tree) == len(group.prompt) + len(
                 {r.completion[:t] for r in group.rows for t in range(1, len(r.completion))}
             )
+
+
+def test_pieces_see_what_the_tree_lets_them_see(lab, monkeypatch):
+    for call_pairs in (0, 20, 10**9):
+        monkeypatch.setattr(pieces, "CALL_PAIRS", call_pairs)
+        for seed in range(10):
+            batch = lay_end_to_end(
+                [
+                    build_tree(g.prompt, [r.completion for r in g.rows], [1.0] * len(g.rows))
+                    for g in lab.build_groups(seed)
+                ]
+            )
+            found = pieces.cut(batch.tree.ends.tolist(), batch.bounds.tolist())
+            assert [p.start for p in found] == [0, *(p.stop for p in found)][:-1]  # every token, in order
+            expected = sees(torch.from_numpy(batch.tree.ends)).numpy()
+            for piece in found:
+                above = {i for a, b in piece.above for i in range(a, b)}
+                for i in range(piece.start, piece.stop):
+                    seen = set(np.flatnonzero(expected[i]).tolist())
+                    assert above <= seen <= above | set(range(piece.start, piece.stop))
+            if call_pairs == 10**9:
+                assert len(found) == len(batch.bounds) - 1
+
+
+def test_responses_of_real_length_are_cut_apart():
+    """8 responses of 120 tokens to a prompt of 90: a fifth of the pairs of one block."""
+    tree = build_tree(range(90), [[1000 + i, *range(120)] for i in range(8)], [1.0] * 8)
+    found = pieces.cut(tree.ends.tolist(), [0, len(tree)])
+    assert [p.stop - p.start for p in found] == [90, *[120] * 8]
+    assert {p.above for p in found[1:]} == {((0, 90),)}
+    pairs = sum((p.stop - p.start) * (p.stop - p.start + sum(b - a for a, b in p.above)) for p in found)
+    assert pairs < 0.21 * len(tree) ** 2
 
 
 def test_trees_laid_end_to_end_stay_apart():
