@@ -87,7 +87,7 @@ def test_fsdp_trains_the_same_student_as_one(lab, tmp_path):
 def test_a_stop_request_reaches_all_processes_which_then_continue(lab, tmp_path):
     groups = lab.build_groups(num_groups=7)
     config = CONFIG.model_copy(
-        update={"num_processes": 2, "checkpoint_every_steps": 1000, "epochs": 200, "learning_rate": 1e-5}
+        update={"num_processes": 2, "checkpoint_every_steps": 1000, "epochs": 100, "learning_rate": 1e-5}
     )
     (tmp_path / "two").mkdir()
 
@@ -95,13 +95,13 @@ def test_a_stop_request_reaches_all_processes_which_then_continue(lab, tmp_path)
         if event.done == 2:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    with pytest.raises(StageError, match=r"asked to stop after step \d+ of 600"):
+    with pytest.raises(StageError, match=r"asked to stop after step \d+ of 300"):
         fit_in_processes(groups, config, tmp_path / "two" / "job", stop_early)
     assert checkpoints.last_good(tmp_path / "two" / "checkpoints") is not None
     events = []
     result = fit_in_processes(groups, config, tmp_path / "two" / "job", events.append)
-    assert 2 < events[0].done < 600
-    assert [entry["step"] for entry in result["log"]] == list(range(1, 601))
+    assert 2 < events[0].done < 300
+    assert [entry["step"] for entry in result["log"]] == list(range(1, 301))
 
 
 def test_groups_survive_the_way_to_the_processes(lab):
