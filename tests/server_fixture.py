@@ -51,7 +51,7 @@ def running_server(home: Path) -> Iterator[Cli]:
     """A server that ends with the block, whatever happened in it."""
     server = LocalServer(home)
     server.home.mkdir(parents=True, exist_ok=True)
-    server.start()
+    server.start(tied=True)  # ends with a test session that is killed, too
     try:
         server.wait()
         yield Cli(home)

@@ -1,5 +1,6 @@
 """A server with the deployments, and workers that a test can kill."""
 
+import os
 import subprocess
 import sys
 import time
@@ -72,7 +73,8 @@ class Stack:
     def worker(self, pool: str, name: str, limit: int = 1) -> Worker:
         environment = {**self.cli.environment(), **WORKER_ENVIRONMENT, "PREFECT_API_URL": self.api}
         environment |= {"OMP_NUM_THREADS": "1", "PREFECT_HOME": str(self.cli.home / "prefect")}
-        command = [sys.executable, "-m", "prefect", "worker", "start", "--type", "process"]
+        command = [sys.executable, "-m", "flows.tied", str(os.getpid())]
+        command += ["prefect", "worker", "start", "--type", "process"]
         with open(self.cli.home / f"worker-{name}.log", "ab") as log:
             process = subprocess.Popen(
                 [*command, "--pool", pool, "--name", name, "--limit", str(limit)],
