@@ -6,6 +6,7 @@ a pipe: progress events, then the reference or the error. The child dies with it
 interrupted.
 """
 
+import contextlib
 import ctypes
 import json
 import os
@@ -107,10 +108,8 @@ def _end(child: "subprocess.Popen[bytes]") -> None:
             child.wait(patience_s)
         except subprocess.TimeoutExpired:
             continue
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)  # grandchildren that outlived it
-    except ProcessLookupError:
-        pass
 
 
 def _death(returncode: int) -> str:

@@ -4,6 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from advdistill_core.errors import InputError
 from advdistill_core.store import Store
 
 FOLDER = "runs"
@@ -50,13 +51,23 @@ def _plain(value: Any) -> bool:
     return isinstance(value, (bool, int, float, str))
 
 
-def read_runs(root: str) -> list[RunRecord]:
-    """All records under a root, newest first; unreadable ones are left out."""
+def read_runs(root: str, strict: bool = False) -> list[RunRecord]:
+    """All records under a root, newest first.
+
+    Args:
+        strict: whether a record that cannot be read is an error; else it is left out.
+
+    Raises:
+        InputError: naming the record.
+    """
     files = Store(root).files
     found = []
     for name in files.names(FOLDER):
         try:
             found.append(RunRecord.model_validate_json(files.read(f"{FOLDER}/{name}")))
-        except ValidationError:
-            continue
+        except ValidationError as error:
+            if strict:
+                raise InputError(
+                    f"{root}/{FOLDER}/{name}", "a record of another form", "one of this version", "Remove it."
+                ) from error
     return sorted(found, key=lambda run: run.started_at, reverse=True)

@@ -1,12 +1,15 @@
 """Progress of a stage: to the terminal that asked for it and to the Prefect UI."""
 
+import logging
 import time
 from contextvars import ContextVar
 from typing import cast
 from uuid import UUID
 
+import httpx
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.context import FlowRunContext, TaskRunContext
+from prefect.exceptions import PrefectException
 
 from advdistill_core.progress import Event, Progress, silent
 
@@ -39,8 +42,14 @@ class Reporter:
         self.show(percent, text)
 
     def show(self, percent: float, text: str) -> None:
-        """Set the progress artifact of this run, making it the first time."""
-        if self._artifact is None:
-            self._artifact = cast(UUID, create_progress_artifact(percent, description=text))
-        else:
-            update_progress_artifact(self._artifact, percent, description=text)
+        """Set the progress artifact of this run, making it the first time.
+
+        A server that does not answer for a while costs the display, never the stage.
+        """
+        try:
+            if self._artifact is None:
+                self._artifact = cast(UUID, create_progress_artifact(percent, description=text))
+            else:
+                update_progress_artifact(self._artifact, percent, description=text)
+        except (httpx.HTTPError, PrefectException) as error:
+            logging.getLogger(__name__).warning("progress not shown: %s", error)

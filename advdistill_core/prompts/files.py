@@ -34,14 +34,8 @@ def read(path: Path, config: PromptSource) -> Iterator[Question]:
         InputError: naming the file and the row (counted from 1, a CSV's header apart).
     """
     path = existing(path)
-    ids: set[str] = set()
     for number, row in _READERS[path.suffix](path):
-        where = f"{path.name} row {number}"
-        question = to_question(row, config, where, path.name)
-        if config.id_column and question.prompt_id in ids:
-            raise InputError(f"{where}, {config.id_column}", question.prompt_id, "an id that occurs once")
-        ids.add(question.prompt_id)
-        yield question
+        yield to_question(row, config, f"{path.name} row {number}", path.name)
 
 
 def to_question(row: Mapping[str, Any], config: PromptSource, where: str, source: str) -> Question:

@@ -46,7 +46,12 @@ def read(config: PromptSource) -> Iterator[Question]:
             loaded: Any = datasets.load_from_disk(str(folder))
             rows = loaded[config.dataset_split] if isinstance(loaded, datasets.DatasetDict) else loaded
         else:
-            rows = datasets.load_dataset(config.dataset, config.dataset_config, split=config.dataset_split)
+            rows = datasets.load_dataset(
+                config.dataset,
+                config.dataset_config,
+                split=config.dataset_split,
+                revision=None if folder.is_dir() else _commit(config.dataset),
+            )
     except (OSError, ValueError, KeyError) as error:  # what datasets raises for a name it cannot load
         problem = f"{config.dataset} ({type(error).__name__}: {error})"
         raise InputError(

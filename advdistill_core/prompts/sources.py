@@ -24,18 +24,26 @@ def precheck(config: PromptSource) -> None:
     """
     if config.source == "file":
         assert config.path is not None
-        if not sum(1 for _ in files.read(Path(config.path), config)):  # to the last row
+        if not sum(1 for _ in questions(config)):  # to the last row
             raise InputError("prompts.path", config.path, "a file with at least one question")
     elif config.source == "datasets":
         hub.precheck(config)
 
 
 def questions(config: PromptSource) -> Iterator[Question]:
-    """All questions of a file or a dataset, as they come."""
-    if config.source == "file":
-        assert config.path is not None
-        return files.read(Path(config.path), config)
-    return hub.read(config)
+    """All questions of a file or a dataset, as they come.
+
+    Raises:
+        InputError: an id occurs twice, which would mix two questions' groups.
+    """
+    given = files.read(Path(config.path or ""), config) if config.source == "file" else hub.read(config)
+    ids: set[str] = set()
+    for number, question in enumerate(given, 1):
+        if config.id_column and question.prompt_id in ids:
+            where = f"{config.path or config.dataset} row {number}, {config.id_column}"
+            raise InputError(where, question.prompt_id, "an id that occurs once", "Mend or remove a row.")
+        ids.add(question.prompt_id)
+        yield question
 
 
 def identity(config: PromptSource) -> dict[str, Any]:

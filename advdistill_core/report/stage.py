@@ -12,8 +12,10 @@ _MAX_BROWSED_RESPONSES = 120_000
 
 
 def identity(config: DistillConfig, params: Mapping[str, Any]) -> dict[str, Any]:
-    """The report names the run and the models."""
-    return {"names": [config.name, config.teacher.model, config.student.model]}
+    """The report shows the run's name and its whole configuration, also what made no difference."""
+    sections = ("prompts", "teacher", "rewards", "weighting", "student", "evaluation")
+    shown = {name: getattr(config, name).model_dump(mode="json") for name in sections}
+    return {"name": config.name, "shown": shown}
 
 
 def run(

@@ -1,7 +1,9 @@
 """Artifacts: what a stage leaves behind, whole or not at all, verified before reuse."""
 
 import hashlib
+import os
 import time
+import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -115,7 +117,8 @@ class Store:
         manifest = self.manifest(ref.stage, ref.fingerprint)
         if manifest is None:
             raise ArtifactError(
-                f"artifact {ref.stage}/{ref.fingerprint}: got no manifest, expected one under {self.files.uri}."
+                f"artifact {ref.stage}/{ref.fingerprint}: got no manifest, "
+                f"expected one under {self.files.uri}."
             )
         return Artifact(self, manifest)
 
@@ -171,10 +174,18 @@ class Artifact:
         target = files.local_folder(self.folder)
         for part in self.manifest.parts:
             copy = target / part.name
-            if not copy.exists() or copy.stat().st_size != part.size_bytes:
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                files.fs.get_file(files.path(f"{self.folder}/{part.name}"), str(copy))
+            if copy.is_file() and _sha256(copy) == part.sha256:
+                continue
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            fetched = copy.with_name(f".{copy.name}.{uuid.uuid4().hex}.tmp")
+            files.fs.get_file(files.path(f"{self.folder}/{part.name}"), str(fetched))
+            os.replace(fetched, copy)
         return target
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class ArtifactWriter:

@@ -11,6 +11,8 @@ from typing import IO, Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from advdistill_core.errors import ArtifactError
+
 _CHUNK_BYTES = 1 << 20
 
 
@@ -119,18 +121,33 @@ class Files:
         """Remove a file or a folder with all it holds; absent is fine."""
         path = self.path(name)
         if self.is_local:
-            shutil.rmtree(path, ignore_errors=True) if os.path.isdir(path) else Path(path).unlink(
-                missing_ok=True
-            )
-        elif self.fs.exists(path):
+            _remove_local(Path(path))
+            return
+        _remove_local(self._scratch() / name)
+        if self.fs.exists(path):
             self.fs.rm(path, recursive=True)
 
     def local_folder(self, name: str) -> Path:
         """A folder that libraries can write to: under the root when that is local."""
-        if self.is_local:
-            folder = Path(self.path(name))
-        else:
-            key = hashlib.sha256(self.path(name).encode()).hexdigest()[:32]
-            folder = Path(tempfile.gettempdir()) / f"advdistill-{os.getuid()}" / key
+        folder = Path(self.path(name)) if self.is_local else self._scratch() / name
         folder.mkdir(parents=True, exist_ok=True)
         return folder
+
+    def _scratch(self) -> Path:
+        """This user's local folder for a remote root: checkpoints, fetched models, locks.
+
+        Raises:
+            ArtifactError: somebody else owns the place.
+        """
+        base = Path(tempfile.gettempdir()) / f"advdistill-{os.getuid()}"
+        base.mkdir(mode=0o700, exist_ok=True)
+        if base.stat().st_uid != os.getuid() or base.is_symlink():
+            raise ArtifactError(f"{base}: got a folder of somebody else, expected one's own. Set TMPDIR.")
+        return base / hashlib.sha256(self.uri.encode()).hexdigest()[:32]
+
+
+def _remove_local(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

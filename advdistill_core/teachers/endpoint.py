@@ -58,6 +58,13 @@ def precheck(config: TeacherConfig) -> None:
     url = httpx.URL(config.base_url)
     if url.scheme not in ("http", "https") or not url.host:
         raise InputError("teacher.base_url", config.base_url, "an address such as http://host:8000/v1")
+    if url.userinfo or url.query or url.fragment:
+        raise InputError(
+            "teacher.base_url",
+            f"{url.scheme}://{url.host} with a user, query or fragment",
+            "an address alone, since it is stored and shown",
+            "Put the key in an environment variable and name that in teacher.api_key_env.",
+        )
     if config.api_key_env and not os.environ.get(config.api_key_env):
         raise InputError(
             "teacher.api_key_env", config.api_key_env, "an environment variable that holds the key", "Set it."
@@ -217,6 +224,8 @@ def _drive(loop: asyncio.AbstractEventLoop, work: "asyncio.Task[None]", arrived:
         pass
     except BaseExceptionGroup as failures:
         last = failures.exceptions[0]
+    except BaseException as error:  # noqa: BLE001  raised again by the reader, where it belongs
+        last = error
     finally:
         loop.close()
         arrived.put(last)

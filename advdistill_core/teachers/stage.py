@@ -130,6 +130,11 @@ class _Generation:
                 if journal and response.finish_reason != "error":
                     journal.append(row)
                 rows[response.index, response.sample_id] = row
+        if len(rows) != len(prompts) * self.teacher.k:
+            raise StageError(
+                f"stage generate: got {len(rows)} responses, expected {self.teacher.k} to each of "
+                f"{len(prompts)} prompts. The teacher left some out without an error."
+            )
         return [rows[place] for place in sorted(rows)]
 
     def _journal(self, key: str) -> AbstractContextManager[Journal | None]:

@@ -62,7 +62,9 @@ def remove(root: str, garbage: list[Garbage]) -> int:
 
 def _referenced(store: Store, root: str, keep_days: float | None) -> set[str]:
     since = 0.0 if keep_days is None else time.time() - keep_days * _DAY_S
-    uris = [s.uri for run in read_runs(root) if run.started_at >= since for s in run.stages.values()]
+    uris = [
+        s.uri for run in read_runs(root, strict=True) if run.started_at >= since for s in run.stages.values()
+    ]
     for line in promotion.lines(store).values():
         for champion in line.champions:
             uris += [ref.uri for ref in (champion.student, champion.selection, *champion.refs)]
@@ -108,7 +110,7 @@ def _in_use(store: Store, name: str) -> bool:
 def drop_old_runs(root: str, keep_days: float) -> int:
     """Remove the records of runs older than this; returns how many."""
     store = Store(root)
-    old = [run for run in read_runs(root) if run.started_at < time.time() - keep_days * _DAY_S]
+    old = [run for run in read_runs(root, strict=True) if run.started_at < time.time() - keep_days * _DAY_S]
     for run in old:
         store.files.remove(f"{FOLDER}/{run.run_id}.json")
     return len(old)

@@ -1,6 +1,7 @@
 """The whole flow through the command line: fresh, cached, damaged, killed."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -112,6 +113,20 @@ def test_a_deleted_part_reruns_its_stage_alone(cli: Cli, finished: tuple[Path, d
     part.unlink()
     summary = cli.json("run", "smoke", "--root", str(root))
     assert outcomes(summary) == {**dict.fromkeys(LABELS, "cached"), "generate": "ran"}
+    assert content_hashes(root) == before
+
+
+def test_a_silent_flip_is_found_when_asked(cli: Cli, finished: tuple[Path, dict[str, Any]]) -> None:
+    """Same size and time: only `storage.deep_verify` compares checksums."""
+    root, _ = finished
+    before = content_hashes(root)
+    part = next((root / "verify").glob("*/*.parquet"))
+    stat, data = part.stat(), bytearray(part.read_bytes())
+    data[len(data) // 2] ^= 1
+    part.write_bytes(bytes(data))
+    os.utime(part, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    summary = cli.json("run", "smoke", "--root", str(root), "--set", "storage.deep_verify=true")
+    assert outcomes(summary) == {**dict.fromkeys(LABELS, "cached"), "verify": "ran"}
     assert content_hashes(root) == before
 
 

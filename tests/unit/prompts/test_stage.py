@@ -235,6 +235,16 @@ def test_a_repeated_id_is_refused(tmp_path: Path) -> None:
         prompts.precheck(config(source="file", path=str(path), id_column="id").prompts)
 
 
+def test_a_repeated_id_of_a_dataset_is_refused(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    datasets.disable_progress_bars()
+    same = [{**row, "id": "same"} for row in ROWS[:4]]
+    datasets.Dataset.from_list(same).save_to_disk(str(tmp_path / "saved"))
+    source = {"source": "datasets", "dataset": str(tmp_path / "saved"), "id_column": "id"}
+    with pytest.raises(InputError, match="occurs once"):
+        load(tmp_path, **source, num_train=1, num_heldout=1)
+
+
 def test_a_folder_of_the_datasets_library(tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     datasets.disable_progress_bars()

@@ -249,6 +249,21 @@ def test_what_fails_for_good_is_recorded(serve: Any) -> None:
     assert asked["q1"] == 3
 
 
+def test_a_failure_outside_the_requests_is_no_end(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key that no header can carry must not look like a teacher without answers."""
+    monkeypatch.setenv("BAD_KEY", "sk\u2013abc")
+    with pytest.raises(UnicodeEncodeError):
+        ask(endpoint.Endpoint(settings(serve(good), api_key_env="BAD_KEY")), 1, 1)
+
+
+def test_an_address_with_a_secret_is_refused() -> None:
+    for address in ("http://user:secret@host/v1", "http://host/v1?key=secret"):
+        config = TeacherConfig.model_validate({"backend": "openai", "model": "m", "base_url": address})
+        with pytest.raises(InputError) as caught:
+            endpoint.precheck(config)
+        assert "secret" not in str(caught.value)
+
+
 def test_reasons_and_empty_texts(serve: Any) -> None:
     def behaviour(body: dict[str, Any], number: int) -> tuple[int, dict[str, str], bytes]:
         reasons = {"q0": "length", "q1": "content_filter", "q2": "stop"}

@@ -96,6 +96,17 @@ def test_the_table(tmp_path: Path) -> None:
     assert manifest.metrics["truncated_frac"] == pytest.approx(truncated)
 
 
+def test_a_response_left_out_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = Engine.generate
+
+    def forgetful(self: Engine, *args: Any) -> Iterator[Response]:
+        yield from list(original(self, *args))[1:]
+
+    monkeypatch.setattr(Engine, "generate", forgetful)
+    with pytest.raises(StageError, match="got 8 responses, expected 3 to each of 3 prompts"):
+        generate(tmp_path)
+
+
 def test_settings_of_the_machine_change_nothing(tmp_path: Path) -> None:
     base = generate(tmp_path / "a")
     other = generate(tmp_path / "b", batch_size=2, shard_size=5)

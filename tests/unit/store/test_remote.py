@@ -1,0 +1,61 @@
+"""A root that is no local folder: fsspec's memory file system stands for an object store."""
+
+import uuid
+from pathlib import Path
+
+import pytest
+
+from advdistill_core.store import ArtifactRef, Store
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    import tempfile
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return Store(f"memory://{uuid.uuid4().hex}")
+
+
+def model(store: Store, weights: bytes) -> ArtifactRef:
+    out = store.begin("train", "1", "f", None)
+    out.write_file("model.safetensors", weights)
+    return out.commit({}, {})
+
+
+def test_roundtrip(store: Store) -> None:
+    ref = model(store, b"abc")
+    assert ref.uri.startswith("memory://")
+    found = store.find("train", "f")
+    assert found is not None
+    assert found.content_hash == ref.content_hash
+    store.files.remove("train/f/model.safetensors")
+    assert store.find("train", "f") is None
+
+
+def test_a_fetched_model_follows_its_artifact(store: Store) -> None:
+    """Made again with weights of the same size, the local copy is fetched again."""
+    assert (store.open(model(store, b"old")).local_path() / "model.safetensors").read_bytes() == b"old"
+    assert (store.open(model(store, b"new")).local_path() / "model.safetensors").read_bytes() == b"new"
+
+
+def test_removing_an_artifact_removes_its_local_work(store: Store) -> None:
+    out = store.begin("train", "1", "f", None)
+    checkpoint = out.work_folder("checkpoints") / "checkpoint-1"
+    checkpoint.mkdir()
+    store.files.remove("train/f")
+    assert not checkpoint.exists()
+
+
+def test_commit_leaves_no_checkpoints_behind(store: Store) -> None:
+    out = store.begin("train", "1", "f", None)
+    folder = out.work_folder("checkpoints")
+    (folder / "x").write_text("x")
+    out.write_file("model.safetensors", b"abc")
+    out.commit({}, {})
+    assert not folder.exists()
+
+
+def test_the_local_folder_is_private(store: Store, tmp_path: Path) -> None:
+    store.files.local_folder("train/f")
+    (base,) = tmp_path.glob("advdistill-*")
+    assert base.stat().st_mode & 0o077 == 0
