@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo test test-slow lint bench clean
+.PHONY: help install demo test test-slow lint clean
 
 help:
 	@echo "make demo       install, distil a small real model, print where the report is"
