@@ -1,6 +1,7 @@
 """Generated code in a child process that can do nothing but compute.
 
-What holds it: seccomp (no sockets, no processes or threads, no signals to others), a network
+What holds it: seccomp (no sockets, no processes or threads, no signals to others, no
+change of others' limits or priority, no way to outlive the worker), a network
 namespace of its own where the kernel allows one, Landlock (it reads the Python installation
 and writes only in a folder that is removed), rlimits (memory, processor time, file size),
 no capabilities, and the wall clock of the worker that waits for it. Where the kernel has no
@@ -35,19 +36,35 @@ _LANDLOCK_READ_FOLDER = 1 << 3
 _LANDLOCK_READ = 1 << 0 | 1 << 2 | _LANDLOCK_READ_FOLDER
 _SYS_CAPSET = {"x86_64": 126, "aarch64": 91}
 _CAPABILITY_VERSION = 0x20080522
-# Per machine: its audit identifier and the numbers of the calls that are refused: socket,
-# connect, socketpair, clone, clone3, fork, vfork, execve, execveat, kill, tkill, tgkill,
-# ptrace, process_vm_readv, process_vm_writev, pidfd_open, io_uring_setup, unshare, setns.
+# Per machine: its audit identifier and the numbers of the calls that are refused, line by line:
+# socket, connect, socketpair, clone, clone3, fork, vfork, execve, execveat;
+# kill, tkill, tgkill, rt_sigqueueinfo, rt_tgsigqueueinfo, pidfd_open, pidfd_send_signal;
+# ptrace, process_vm_readv, process_vm_writev, pidfd_getfd, process_madvise, process_mrelease,
+# migrate_pages, move_pages, io_uring_setup, unshare, setns, and prctl, which could take the
+# parent's death signal back;
+# setpriority, sched_setaffinity, sched_setparam, sched_setscheduler, sched_setattr, ioprio_set.
 _SYSTEM_CALLS = {
     "x86_64": (
         0xC000003E,
-        (41, 42, 53, 56, 435, 57, 58, 59, 322, 62, 200, 234, 101, 310, 311, 434, 425, 272, 308),
+        *(41, 42, 53, 56, 435, 57, 58, 59, 322),
+        *(62, 200, 234, 129, 297, 434, 424),
+        *(101, 310, 311, 438, 440, 448, 256, 279, 425, 272, 308, 157),
+        *(141, 203, 142, 144, 314, 251),
     ),
     "aarch64": (
         0xC00000B7,
-        (198, 203, 199, 220, 435, 221, 281, 129, 130, 131, 117, 270, 271, 434, 425, 97, 268),
+        *(198, 203, 199, 220, 435, 221, 281),
+        *(129, 130, 131, 138, 240, 434, 424),
+        *(117, 270, 271, 438, 440, 448, 238, 239, 425, 97, 268, 167),
+        *(140, 122, 118, 119, 274, 30),
     ),
 }
+# prlimit64 may name only the caller itself (process 0): the C library asks for limits with it.
+_SYS_PRLIMIT = {"x86_64": 302, "aarch64": 261}
+# fcntl may not choose who gets a pipe's signal, or which: F_SETOWN, F_SETSIG, F_SETOWN_EX.
+_SYS_FCNTL = {"x86_64": 72, "aarch64": 25}
+_FCNTL_SIGNALS = (8, 10, 15)
+_FIRST_ARGUMENT, _SECOND_ARGUMENT = 16, 24  # their low halves in the filter's input
 _READABLE = ("/usr", "/lib", "/lib64", "/etc/localtime", "/dev/null", "/dev/zero", "/dev/urandom")
 
 
@@ -175,10 +192,10 @@ def _drop_capabilities(libc: ctypes.CDLL) -> None:
 
 
 def _refuse_system_calls(libc: ctypes.CDLL) -> None:
-    """A seccomp filter: sockets, processes, threads and signals to others fail with EPERM."""
+    """A seccomp filter: what reaches beyond the process fails with EPERM."""
     if platform.machine() not in _SYSTEM_CALLS:
         raise OSError("no filter for this machine")
-    machine, numbers = _SYSTEM_CALLS[platform.machine()]
+    machine, *numbers = _SYSTEM_CALLS[platform.machine()]
     load, jump_equal, give = 0x20, 0x15, 0x06
     allow, refuse, end = 0x7FFF0000, 0x00050001, 0x80000000
     program = [(load, 0, 0, 4), (jump_equal, 1, 0, machine), (give, 0, 0, end), (load, 0, 0, 0)]
@@ -186,6 +203,17 @@ def _refuse_system_calls(libc: ctypes.CDLL) -> None:
         program += [(0x35, 0, 1, 0x40000000), (give, 0, 0, end)]
     for number in numbers:
         program += [(jump_equal, 0, 1, number), (give, 0, 0, refuse)]
+    program += [
+        (jump_equal, 0, 4, _SYS_PRLIMIT[platform.machine()]),
+        (load, 0, 0, _FIRST_ARGUMENT),
+        (jump_equal, 0, 1, 0),
+        (give, 0, 0, allow),
+        (give, 0, 0, refuse),
+        (jump_equal, 0, 1 + 2 * len(_FCNTL_SIGNALS), _SYS_FCNTL[platform.machine()]),
+        (load, 0, 0, _SECOND_ARGUMENT),
+    ]
+    for command in _FCNTL_SIGNALS:
+        program += [(jump_equal, 0, 1, command), (give, 0, 0, refuse)]
     program.append((give, 0, 0, allow))
     code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step in program))
     header = ctypes.create_string_buffer(struct.pack("HxxxxxxQ", len(program), ctypes.addressof(code)))

@@ -19,7 +19,8 @@ _PREFIX = "reasoning_gym/"
 class ReasoningGymVerifier(Verifier):
     """Correct means `score_answer(...) == 1.0`; the partial credit below it is wrong.
 
-    The library's base scorer pays for any text that contains the reference.
+    The library's base scorer pays for any text that contains the reference. A scorer that fails
+    otherwise than on parsing the answer leaves the verdict `error`: the answer may be right.
     """
 
     preload: ClassVar[tuple[str, ...]] = ("reasoning_gym",)
@@ -43,10 +44,10 @@ def _score(answer: Answer, text: str) -> float:
     item = {"question": "", "answer": answer.reference, "metadata": {}}
     try:
         return float(_dataset(answer.source.removeprefix(_PREFIX)).score_answer(answer=text, entry=item))
-    except (ValueError, TypeError, ArithmeticError, SyntaxError):
+    except (ValueError, ArithmeticError, SyntaxError):
         if text == answer.reference:
             raise
-        return 0.0  # some scorers raise on text that is no answer of their kind
+        return 0.0  # some scorers raise on text that does not parse as an answer of their kind
 
 
 @lru_cache(maxsize=128)

@@ -4,6 +4,21 @@ from typing import NamedTuple
 
 NEVER = "7919"  # the reference: no hostile answer here is worth it
 
+# Escapes from the sandbox that once worked. Each sets `ok` when it is refused.
+PRLIMIT_OF_THE_PARENT = """
+import os, resource
+try:
+    resource.prlimit(os.getppid(), resource.RLIMIT_CORE, (0, 0))
+except PermissionError:
+    ok = True
+"""
+OUTLIVE_THE_PARENT = """
+import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+PR_SET_PDEATHSIG, EPERM = 1, 1
+ok = libc.prctl(PR_SET_PDEATHSIG, 0, 0, 0, 0) == -1 and ctypes.get_errno() == EPERM
+"""
+
 
 class Hostile(NamedTuple):
     """A case: which verifier, against what, and the answer. None of them is correct."""
@@ -45,6 +60,7 @@ def hostile_cases(marker: str) -> list[Hostile]:
     )
     add("regex", ["a" * 40 + "!", "a" * 5_000 + "!"], "regex", "(a+)+b")
     add("code", [f"open({marker!r}, 'w')", "while True: pass"], "python", "assert True")
+    add("escape", [PRLIMIT_OF_THE_PARENT, OUTLIVE_THE_PARENT], "python", "assert not ok")
     return cases
 
 

@@ -9,8 +9,13 @@ import pytest
 
 from advdistill_core.config import PolicyConfig, RewardsConfig
 from advdistill_core.rewards import Answer, Graded, Grader
+from advdistill_core.rewards.judge import Judge
+from advdistill_core.rewards.types import Part
+from advdistill_core.rewards.verifiers import reasoning_gym
 from advdistill_core.rewards.verifiers.choice import ChoiceVerifier
 from advdistill_core.rewards.verifiers.json import equal_values, strict_loads
+
+from .hostile_cases import OUTLIVE_THE_PARENT, PRLIMIT_OF_THE_PARENT
 
 CHOICES = ("Paris", "Rome", "The river Seine", "None of the above")
 
@@ -210,6 +215,22 @@ def test_reasoning_gym_pays_for_the_full_score_only() -> None:
     assert bad == ["no family", "no source"]
 
 
+@pytest.mark.parametrize(
+    ("raised", "verdict"),
+    [(ValueError, "wrong"), (ZeroDivisionError, "wrong"), (TypeError, "error"), (KeyError, "error")],
+)
+def test_a_scorer_that_breaks_says_nothing_about_the_answer(
+    raised: type[Exception], verdict: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Scorer:
+        def score_answer(self, answer: str, entry: dict[str, Any]) -> float:
+            raise raised("no")
+
+    monkeypatch.setattr(reasoning_gym, "_dataset", lambda family: Scorer())
+    answer = Answer("reasoning_gym", "7", "8", source="reasoning_gym/chain_sum")
+    assert Judge(PolicyConfig()).judge(answer, Part("8", "8")).verdict == verdict
+
+
 CODE = {
     "right": ("def f(x):\n    return x + 1", "assert f(1) == 2", "correct"),
     "wrong": ("def f(x):\n    return x", "assert f(1) == 2", "wrong"),
@@ -243,6 +264,38 @@ CODE = {
     ),
     "no signals": (
         "import os\ntry:\n    os.kill(os.getppid(), 9)\nexcept PermissionError:\n    ok = 1",
+        "assert ok",
+        "correct",
+    ),
+    "no limits of others": (PRLIMIT_OF_THE_PARENT, "assert ok", "correct"),
+    "no other death signal": (OUTLIVE_THE_PARENT, "assert ok", "correct"),
+    "own limits can be read": (
+        "import resource\nok = resource.getrlimit(resource.RLIMIT_NOFILE) == (32, 32)",
+        "assert ok",
+        "correct",
+    ),
+    "no queued signals": (
+        "import ctypes, os, struct\nlibc = ctypes.CDLL(None, use_errno=True)\n"
+        "info = ctypes.create_string_buffer(struct.pack('iii', 0, 0, -1), 128)\n"
+        "call = {'x86_64': 129, 'aarch64': 138}[os.uname().machine]\n"
+        "ok = libc.syscall(call, os.getppid(), 0, info) == -1 and ctypes.get_errno() == 1",
+        "assert ok",
+        "correct",
+    ),
+    "no signals by pipes": (
+        "import fcntl, os\nr, w = os.pipe()\ntry:\n    fcntl.fcntl(r, fcntl.F_SETOWN, os.getppid())\n"
+        "except PermissionError:\n    ok = fcntl.fcntl(r, fcntl.F_GETFL) >= 0",
+        "assert ok",
+        "correct",
+    ),
+    "no priority of others": (
+        "import os\ntry:\n    os.setpriority(os.PRIO_PROCESS, os.getppid(), 19)\n"
+        "except PermissionError:\n    ok = 1",
+        "assert ok",
+        "correct",
+    ),
+    "no cores of others": (
+        "import os\ntry:\n    os.sched_setaffinity(os.getppid(), {0})\nexcept PermissionError:\n    ok = 1",
         "assert ok",
         "correct",
     ),
