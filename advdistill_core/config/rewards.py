@@ -91,12 +91,8 @@ class RewardsConfig(Section):
         64, "Overlong tokens", "Tokens before the length scale over which the penalty grows to -1.", ge=1
     )
     policy: PolicyConfig = setting(PolicyConfig, "Policy", "What counts as the answer and as equal.")
-    timeout_s: float = setting(
-        5.0, "Time limit", "Seconds one answer may take to grade.", affects_result=False, gt=0, le=600
-    )
-    memory_bytes: int = setting(
-        2 << 30, "Memory limit", "Bytes one grading process may use.", affects_result=False, ge=256 << 20
-    )
+    timeout_s: float = setting(5.0, "Time limit", "Seconds one answer may take to grade.", gt=0, le=600)
+    memory_bytes: int = setting(2 << 30, "Memory limit", "Bytes one grading process may use.", ge=256 << 20)
     num_workers: int = setting(
         0, "Workers", "Grading processes; 0 for one per core.", affects_result=False, ge=0, le=1024
     )

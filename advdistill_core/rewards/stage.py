@@ -17,13 +17,14 @@ from advdistill_core.rewards.types import UNDECIDED, Answer, Graded
 from advdistill_core.store import Artifact, ArtifactWriter, tables
 
 _SHARD_ROWS = 5000
+_DECIDING = ("math-verify", "latex2sympy2_extended", "sympy", "reasoning-gym")  # distributions
 _PROMPT_COLUMNS = ["prompt_id", "task", "reference_answer", "choices", "source"]
 _RESPONSE_COLUMNS = ["prompt_id", "sample_id", "text", "finish_reason", "num_tokens"]
 
 
 def identity(config: DistillConfig, params: Mapping[str, Any]) -> dict[str, Any]:
-    """Verdicts depend on the verifiers' own versions too."""
-    return {"verifiers": {"math-verify": version("math-verify"), **registry.versions()}}
+    """Verdicts depend on the versions of what parses, computes and scores too."""
+    return {"verifiers": {**{name: version(name) for name in _DECIDING}, **registry.versions()}}
 
 
 def run(
@@ -57,6 +58,7 @@ def run(
             "truncated": work.truncated,
             "ungradable_prompts": ungradable,
             "ungradable_responses": work.ungradable_responses,
+            "failed_responses": work.failed_responses,
             "error_frac": work.error_frac(),
         }
     )
@@ -90,7 +92,8 @@ class _Verification:
         self.rewards, self.grader, self.prompts, self.ungradable = config.rewards, grader, prompts, ungradable
         self.out, self.progress, self.total = out, progress, total
         self.verdicts: Counter[str] = Counter()
-        self.truncated = self.ungradable_responses = self.undecided = self.done = 0
+        self.truncated = self.ungradable_responses = self.failed_responses = 0
+        self.undecided = self.done = 0
 
     def shards(self, responses: Artifact) -> Iterator[pa.Table]:
         number = 0
@@ -99,7 +102,7 @@ class _Verification:
                 rows = part.select(_RESPONSE_COLUMNS).slice(start, _SHARD_ROWS).to_pylist()
                 table = self._shard(f"shard-{number:06d}", rows)
                 number += 1
-                self._count(table)
+                self._count(table, [row["finish_reason"] for row in rows])
                 yield table
 
     def _shard(self, key: str, rows: list[dict[str, Any]]) -> pa.Table:
@@ -111,8 +114,7 @@ class _Verification:
         again = [
             index
             for index, row in enumerate(rows)
-            if not before
-            or (before[index]["verdict"] in UNDECIDED and row["prompt_id"] not in self.ungradable)
+            if not before or (before[index]["verdict"] in UNDECIDED and self._is_gradable(row))
         ]
         if before and not again:
             assert kept is not None
@@ -157,12 +159,15 @@ class _Verification:
             )
         return row["prompt_id"] not in self.ungradable and row["finish_reason"] != "error"
 
-    def _count(self, table: pa.Table) -> None:
-        for row in table.select(["prompt_id", "verdict", "truncated"]).to_pylist():
+    def _count(self, table: pa.Table, finish_reasons: list[str]) -> None:
+        rows = table.select(["prompt_id", "verdict", "truncated"]).to_pylist()
+        for row, finish_reason in zip(rows, finish_reasons, strict=True):
             self.verdicts[row["verdict"]] += 1
             self.truncated += row["truncated"]
             if row["prompt_id"] in self.ungradable:
                 self.ungradable_responses += 1
+            elif finish_reason == "error":  # the teacher failed, not the verification
+                self.failed_responses += 1
             else:
                 self.undecided += row["verdict"] in UNDECIDED
         self.done += table.num_rows
@@ -180,15 +185,19 @@ class _Verification:
         )
 
     def error_frac(self) -> float:
-        """Share of the responses to gradable prompts about which nothing is known."""
-        return self.undecided / max(1, self.done - self.ungradable_responses)
+        """Share of what was to be graded about which nothing is known.
+
+        Neither responses to ungradable prompts nor requests that failed were to be graded.
+        """
+        return self.undecided / max(1, self.done - self.ungradable_responses - self.failed_responses)
 
     def check_error_rate(self) -> None:
         if self.error_frac() > self.rewards.max_error_frac:
             raise ErrorRateError(
                 f"stage verify: got {self.error_frac():.2%} of the answers in timeout or error, "
                 f"expected at most {self.rewards.max_error_frac:.2%} (rewards.max_error_frac). "
-                "Raise rewards.timeout_s or rewards.memory_bytes and run again: only those are graded again."
+                "Run again when the machine is less busy: only those are graded again. "
+                "Or raise rewards.timeout_s or rewards.memory_bytes: all are graded again."
             )
 
 

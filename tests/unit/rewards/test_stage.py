@@ -77,7 +77,7 @@ def test_rewards_of_a_group(tmp_path: Path) -> None:
     ]
     inputs = {"prompts": _prompts(store, {"p": "5", "q": ""}), "responses": _responses(store, texts)}
     seen: list[Event] = []
-    ref = run_stage(VERIFY, _config(max_error_frac=0.5), inputs, store, progress=seen.append)
+    ref = run_stage(VERIFY, _config(max_error_frac=0.0), inputs, store, progress=seen.append)
     rows = store.open(ref).table().to_pylist()
     assert [row["verdict"] for row in rows] == ["correct", "wrong", "wrong", "unparsed", "error", "error"]
     assert [row["truncated"] for row in rows] == [False, False, True, False, False, False]
@@ -90,7 +90,8 @@ def test_rewards_of_a_group(tmp_path: Path) -> None:
     assert metrics["ungradable_prompts"] == ["q"]
     assert metrics["verdicts"] == {"correct": 1, "error": 2, "unparsed": 1, "wrong": 2}
     assert metrics["truncated"] == 1
-    assert metrics["error_frac"] == pytest.approx(1 / 5)  # an ungradable prompt is no failed check
+    # Neither an ungradable prompt nor a teacher's failed request is a failed check.
+    assert (metrics["error_frac"], metrics["failed_responses"], metrics["ungradable_responses"]) == (0, 1, 1)
     assert (seen[-1].done, seen[-1].total) == (6, 6)
 
 
@@ -122,7 +123,7 @@ def test_too_many_timeouts_fail_the_stage_and_only_they_are_tried_again(
     monkeypatch.setattr(
         stage.Grader, "grade", lambda self, items: graded.append(len(items)) or grade(self, items)
     )
-    rows = _run(store, inputs, timeout_s=0.5, max_error_frac=0.5)
+    rows = _run(store, inputs, timeout_s=0.4, max_error_frac=0.5)
     assert graded == [1]
     assert [row["verdict"] for row in rows] == ["correct", "timeout", "wrong"]
     assert rows[1]["reward"] is None
@@ -168,9 +169,21 @@ def test_the_result_does_not_depend_on_workers_or_shards(
     assert len(hashes) == 1
 
 
-def test_limits_do_not_enter_the_fingerprint_and_verifier_versions_do() -> None:
-    assert "math-verify" in stage.identity(DistillConfig(), {})["verifiers"]
-    assert "timeout_s" not in DistillConfig().rewards.identity()
+def test_what_decides_verdicts_is_identity() -> None:
+    assert {"math-verify", "latex2sympy2_extended", "sympy", "reasoning-gym"} <= set(
+        stage.identity(DistillConfig(), {})["verifiers"]
+    )
+    assert {"timeout_s", "memory_bytes"} <= set(DistillConfig().rewards.identity())
+    assert "num_workers" not in DistillConfig().rewards.identity()
+
+
+def test_failed_requests_leave_the_error_rate_alone(tmp_path: Path) -> None:
+    """One undecided of two that were to be graded is half, however many requests failed."""
+    store = Store(str(tmp_path))
+    texts = [("p", "\\boxed{5}", "stop"), ("p", TOWER, "stop"), *[("p", "", "error")] * 6]
+    inputs = {"prompts": _prompts(store, {"p": "5"}), "responses": _responses(store, texts)}
+    with pytest.raises(ErrorRateError, match=r"50\.00%"):
+        _run(store, inputs, timeout_s=0.4)
 
 
 def test_an_ungradable_prompt_has_no_rewards_whatever_its_verifier_says(tmp_path: Path) -> None:
