@@ -1,16 +1,12 @@
 """`advdistill weigh`: weights for rewards that somebody else computed."""
 
-import json
 import math
-import os
 from pathlib import Path
-from typing import Any
 
 from advdistill_core.config.loading import apply_overrides, build_config
 from advdistill_core.errors import InputError
+from advdistill_core.rewards.files import Row, read_batches, write_batches
 from advdistill_core.weighting import weigh_group
-
-Row = dict[str, Any]
 
 
 def weigh_file(source: Path, target: Path, overrides: list[str] | None = None) -> dict[str, int]:
@@ -20,8 +16,8 @@ def weigh_file(source: Path, target: Path, overrides: list[str] | None = None) -
     includes the prompt's weight. A null reward gives a null advantage and weight 0.
 
     Args:
-        source: a JSONL file.
-        target: the JSONL file to write; it appears whole or not at all.
+        source: a .jsonl or .parquet file.
+        target: the .jsonl or .parquet file to write; it appears whole or not at all.
         overrides: `weighting.field=value` settings.
 
     Returns:
@@ -31,7 +27,7 @@ def weigh_file(source: Path, target: Path, overrides: list[str] | None = None) -
         InputError: a setting, or a row that lacks a field or holds a wrong type.
     """
     config = build_config(apply_overrides({}, overrides or [])).weighting
-    rows = _read(source)
+    rows = [_check(where, row) for batch in read_batches(source) for where, row in batch]
     groups: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault(row["prompt_id"], []).append(row)
@@ -42,31 +38,15 @@ def weigh_file(source: Path, target: Path, overrides: list[str] | None = None) -
         for row, advantage, weight in zip(members, group.advantage, group.weight, strict=True):
             row["advantage"] = None if math.isnan(advantage) else float(advantage)
             row["weight"] = float(weight) * group.prompt_weight
-    temporary = target.with_name(f".{target.name}.tmp")
-    temporary.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
-    os.replace(temporary, target)
+    write_batches(target, [rows] if rows else [])
     return counts
 
 
-def _read(source: Path) -> list[Row]:
-    try:
-        lines = source.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(str(source), str(error), "a readable JSONL file in UTF-8") from error
-    return [_check(f"{source} row {i}", line) for i, line in enumerate(lines, 1) if line.strip()]
-
-
-def _check(where: str, line: str) -> Row:
-    """Parse one row."""
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise InputError(where, line, "one JSON object per line", str(error)) from error
-    if not isinstance(row, dict):
-        raise InputError(where, line, "a JSON object")
+def _check(where: str, row: Row) -> Row:
+    """Refuse a row that cannot be weighed."""
     for name in ("prompt_id", "correct", "reward"):
         if name not in row:
-            raise InputError(where, line, f"the field {name}")
+            raise InputError(where, f"the fields {', '.join(map(str, row))}", f"a field {name}")
     if not isinstance(row["prompt_id"], str | int):
         raise InputError(f"{where} prompt_id", row["prompt_id"], "a string or an integer")
     if row["correct"] not in (True, False, None):

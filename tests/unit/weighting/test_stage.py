@@ -7,6 +7,7 @@ import pytest
 from advdistill_core.config import DistillConfig
 from advdistill_core.errors import ArtifactError, InputError
 from advdistill_core.progress import silent
+from advdistill_core.rewards.files import read_batches, write_batches
 from advdistill_core.store import Store, tables
 from advdistill_core.weighting.stage import run
 from flows.commands.weigh import weigh_file
@@ -152,5 +153,20 @@ def test_weigh_file_names_the_bad_row(tmp_path, line, what):
 
 
 def test_weigh_file_without_a_file(tmp_path):
-    with pytest.raises(InputError, match="readable"):
+    with pytest.raises(InputError, match="can be read"):
         weigh_file(tmp_path / "absent.jsonl", tmp_path / "out.jsonl")
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_weigh_file_keeps_text_with_unusual_line_ends(tmp_path, suffix):
+    """JSON may hold them as they are; only a line feed ends a row."""
+    rows = [
+        {"prompt_id": "a", "correct": True, "reward": 1.0, "text": "one\u2028two\u2029three\x85four"},
+        {"prompt_id": "a", "correct": False, "reward": 0.0, "text": "five"},
+    ]
+    source, target = tmp_path / f"in{suffix}", tmp_path / f"out{suffix}"
+    write_batches(source, [rows])
+    assert weigh_file(source, target) == {"rows": 2, "groups": 1, "mixed": 1}
+    got = [row for batch in read_batches(target) for _, row in batch]
+    assert [row["text"] for row in got] == [row["text"] for row in rows]
+    assert got[0]["weight"] > got[1]["weight"]
