@@ -1,5 +1,7 @@
 """Everything that can be found wrong before a model is loaded."""
 
+import difflib
+import importlib.util
 import os
 import shutil
 from pathlib import Path
@@ -9,6 +11,7 @@ from advdistill_core.config import DistillConfig
 from advdistill_core.errors import InputError
 from advdistill_core.models import smollm2
 from advdistill_core.models.sources import as_folder
+from advdistill_core.rewards import registry
 from advdistill_core.store.files import Files
 from advdistill_core.teachers import backends
 
@@ -30,6 +33,7 @@ def precheck(config: DistillConfig) -> None:
     if files.is_local:
         _check_root(Path(files.root))
     prompts.precheck(config.prompts)
+    _check_settings(config)
     if config.teacher.backend == "transformers":
         _check_model("teacher", config.teacher.model)
     else:
@@ -37,6 +41,27 @@ def precheck(config: DistillConfig) -> None:
     _check_model("student", config.student.model)
     if files.is_local:
         _check_space(config, Path(files.root))
+
+
+def _check_settings(config: DistillConfig) -> None:
+    """What the stages behind the generation would refuse."""
+    known = registry.names()
+    if config.prompts.task not in known:
+        near = difflib.get_close_matches(config.prompts.task, known, n=1)
+        hint = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(known)}."
+        raise InputError("prompts.task", config.prompts.task, "the task of a verifier", hint)
+    if config.weighting.scheme == "linear":
+        raise InputError(
+            "weighting.scheme",
+            "linear",
+            "a scheme without negative weights, whose loss has a bound",
+            "Choose positive, or look at the weights with `advdistill weigh`.",
+        )
+    for tracker in config.student.report_to:
+        if importlib.util.find_spec(tracker) is None:
+            raise InputError(
+                "student.report_to", tracker, "an installed tracker", "Install advdistill[tracking]."
+            )
 
 
 def needed_bytes(config: DistillConfig) -> int:

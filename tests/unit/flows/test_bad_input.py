@@ -56,6 +56,8 @@ GSM8K = ["run", "gsm8k-smollm2", "--root", "store", "--set"]
             ["run", "smoke", "--root", "store", "--set", "student.model=nowhere/here/at-all"],
             ["student.model"],
         ),
+        (["run", "smoke", "--root", "store", "--set", "prompts.task=mth"], ["prompts.task", "mean math?"]),
+        (["run", "smoke", "--root", "store", "--set", "weighting.scheme=linear"], ["weighting.scheme"]),
         (["report", "nothing", "--root", "store"], ["nothing", "status"]),
     ],
 )
