@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from advdistill_core import models
 from advdistill_core.config import DistillConfig
-from advdistill_core.errors import ErrorRateError, StageError
+from advdistill_core.errors import ErrorRateError, InputError, StageError
 from advdistill_core.evaluation import answers, statistics
 from advdistill_core.progress import Event, Progress
 from advdistill_core.rewards import UNDECIDED, Answer, Graded, Grader
@@ -26,11 +26,31 @@ def identity(config: DistillConfig, params: Mapping[str, Any]) -> dict[str, Any]
     """Scores also depend on the model's weights and on what decides a verdict.
 
     The weights of the rubric are left out: changing them must not evaluate again.
+
+    Raises:
+        InputError: the teacher is to be evaluated, but is no model that can be loaded here.
     """
-    found = {"policy": config.rewards.policy.identity(), **verify.identity(config, params)}
+    _check(config, params)
+    rewards = config.rewards.identity()
+    found = {name: rewards[name] for name in ("policy", "timeout_s", "memory_bytes")}
+    found |= verify.identity(config, params)
     if params["model"] != "student_after":  # that one is an input, known by its content
         found["model_identity"] = models.identity(_settings(config, params["model"]).model)
+    if params["model"] == "student_before":
+        found["keep_layers"] = config.student.keep_layers
     return found
+
+
+def _check(config: DistillConfig, params: Mapping[str, Any]) -> None:
+    """Refuse a teacher that is not in process, before anything is loaded."""
+    if params["model"] == "teacher" and config.teacher.backend != "transformers":
+        raise InputError(
+            "teacher.backend",
+            config.teacher.backend,
+            "transformers, to evaluate the teacher",
+            "Evaluate student_before or student_after, or set teacher.backend and teacher.model to a "
+            "model that can be loaded here.",
+        )
 
 
 def run(
@@ -43,13 +63,16 @@ def run(
     """Ask a model every held-out question and grade its answers.
 
     Args:
-        params: `model` is `student_before`, `student_after` (the input `student`) or `teacher`.
+        params: `model` is `student_before` (as training starts from it, `student.keep_layers`
+            applied), `student_after` (the input `student`) or `teacher`.
 
     Raises:
         ErrorRateError: more answers than `rewards.max_error_frac` ended in timeout or error.
             They are kept; the next attempt only grades those again.
+        InputError: the teacher is to be evaluated, but is no model that can be loaded here.
         StageError: `student_after` without a student.
     """
+    _check(config, params)
     questions = [row for part in inputs["prompts"].tables(_SET) for row in part.select(_COLUMNS).to_pylist()]
     with Grader(config.rewards) as grader:
         references = {q["prompt_id"]: _answer(q, "", False) for q in questions}
@@ -175,10 +198,12 @@ class _Evaluation:
                     raise StageError("stage evaluate: got no student, expected one. Train it first.")
                 name = str(self.student.local_path())
             trust = settings.trust_remote_code
-            self._loaded = (
-                models.load_model(name, sampling.dtype, sampling.device, trust),
-                models.load_tokenizer(name, trust),
-            )
+            model = models.load_model(name, sampling.dtype, sampling.device, trust)
+            if self.model == "student_before" and self.config.student.keep_layers:
+                from advdistill_core.models.layers import keep_layers
+
+                keep_layers(model, self.config.student.keep_layers)
+            self._loaded = model, models.load_tokenizer(name, trust)
         return self._loaded
 
     def _tell(self, new_tokens: int) -> None:
@@ -206,12 +231,16 @@ class _Evaluation:
             "verdicts": dict(sorted(Counter(row["verdict"] for row in self.rows).items())),
             "truncated": sum(row["finish_reason"] == "length" for row in self.rows),
             "ungradable_questions": sorted(self.ungradable),
+            "failed_responses": sum(row["finish_reason"] == "error" for row in self.rows),
             "error_frac": self.error_frac(),
         }
 
     def error_frac(self) -> float:
-        """Share of the answers to gradable questions about which nothing is known."""
-        gradable = [row for row in self.rows if row["question_id"] not in self.ungradable]
+        """Share of what was to be graded about which nothing is known.
+
+        Neither answers to ungradable questions nor refused requests were to be graded.
+        """
+        gradable = [row for row in self.rows if self._is_gradable(row)]
         return sum(row["verdict"] in UNDECIDED for row in gradable) / max(1, len(gradable))
 
     def check_error_rate(self) -> None:
@@ -219,8 +248,8 @@ class _Evaluation:
         if self.error_frac() > most:
             raise ErrorRateError(
                 f"stage evaluate: got {self.error_frac():.2%} of the answers in timeout or error, expected "
-                f"at most {most:.2%} (rewards.max_error_frac). Raise rewards.timeout_s and run again: only "
-                "those answers are graded again."
+                f"at most {most:.2%} (rewards.max_error_frac). Run again when the machine is less busy: only "
+                "those answers are graded again. Or raise rewards.timeout_s: all are evaluated again."
             )
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from advdistill_core import models
 from advdistill_core.config import DistillConfig
-from advdistill_core.errors import ErrorRateError, StageError
+from advdistill_core.errors import ErrorRateError, InputError, StageError
 from advdistill_core.evaluation import stage
 from advdistill_core.progress import Event
 from advdistill_core.rewards import Graded, Grader
@@ -203,5 +203,66 @@ def test_fingerprint_follows_verdicts_and_weights_but_not_the_rubric(store: Stor
     assert planned({"rewards": {"format": 0.05}, "evaluation": {"batch_size": 3}}) == base
     assert planned({"student": {"learning_rate": 1e-4}}) == base
     assert planned({"rewards": {"policy": {"require_boxed": True}}}) != base
+    assert planned({"rewards": {"timeout_s": 9.0}}) != base  # a verdict may be `timeout`
+    assert planned({"student": {"keep_layers": [0]}}) != base
     assert planned({"evaluation": {"seed": 1}}) != base
     assert planned({}, {"model": "teacher"}) != base
+
+
+def test_the_student_before_is_what_training_starts_from(store: Store) -> None:
+    """With layers left out the whole model would be compared with a cut one."""
+    inputs = {"prompts": prompts(store)}
+    document = config(max_new_tokens=16).model_dump()
+    whole = run_stage(EVALUATE, DistillConfig.model_validate(document), inputs, store, BEFORE)
+    document["student"]["keep_layers"] = [1]
+    cut = run_stage(EVALUATE, DistillConfig.model_validate(document), inputs, store, BEFORE)
+    texts = [[r["text"] for r in rows_of(store, ref)] for ref in (whole, cut)]
+    assert texts[0] != texts[1]
+
+    from advdistill_core.models.layers import keep_layers
+
+    model = models.load_model("tiny-random-llama")
+    keep_layers(model, [1])
+    tokenizer = models.load_tokenizer("tiny-random-llama")
+    ids = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "What is 0?"}],
+        add_generation_prompt=True,
+        return_tensors="pt",
+        return_dict=True,
+    )
+    answer = model.generate(**ids, max_new_tokens=16, do_sample=False)[0, ids["input_ids"].shape[1] :]
+    assert tokenizer.decode(answer, skip_special_tokens=True) == texts[1][0]
+
+
+def test_a_teacher_behind_an_endpoint_is_refused_before_anything_loads(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models, "identity", lambda name: pytest.fail("looked for a model"))
+    document = config().model_dump()
+    document["teacher"] = {"backend": "openai", "model": "served", "base_url": "http://localhost:1/v1"}
+    with pytest.raises(InputError, match=r"teacher\.backend"):
+        run_stage(
+            EVALUATE,
+            DistillConfig.model_validate(document),
+            {"prompts": prompts(store)},
+            store,
+            {"model": "teacher"},
+        )
+
+
+def test_refused_requests_leave_the_error_rate_alone(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    generate = stage._Evaluation._generate
+
+    def refuse_some(self: Any, questions: Any) -> list[dict[str, Any]]:
+        rows = generate(self, questions)
+        for row in rows:
+            if row["question_id"] in ("q0", "q3"):
+                row["finish_reason"] = "error"
+        return rows
+
+    monkeypatch.setattr(stage._Evaluation, "_generate", refuse_some)
+    ref = run_stage(EVALUATE, config(), {"prompts": prompts(store)}, store, BEFORE)
+    metrics = store.open(ref).manifest.metrics
+    assert (metrics["error_frac"], metrics["failed_responses"]) == (0, 2)
+    assert metrics["verdicts"]["error"] == 2
+    assert metrics["num_left_out"] == 2

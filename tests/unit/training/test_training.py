@@ -10,12 +10,13 @@ import torch
 
 from advdistill_core.config import StudentConfig, WeightingConfig
 from advdistill_core.errors import InputError, StageError
+from advdistill_core.models.layers import keep_layers
 from advdistill_core.models.tiny import NAME as TINY
 from advdistill_core.progress import silent
 from advdistill_core.training import checkpoints, trainer
 from advdistill_core.training.fit import fit
 from advdistill_core.training.rows import Group, Row
-from advdistill_core.training.student import keep_layers, load_student, save_student
+from advdistill_core.training.student import load_student, save_student
 from advdistill_core.weighting import weigh_group
 
 SCHEMES = ["softmax", "positive", "exp_clip", "shifted", "filter", "best", "uniform", "first"]
