@@ -22,6 +22,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 pytestmark = [
     pytest.mark.server,
     pytest.mark.slow,
+    pytest.mark.timeout(1200),
     pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here"),
 ]
 WAIT_MS = 120_000
@@ -107,7 +108,7 @@ def test_fill_the_form_run_and_look_at_the_result(stack: Stack, page: Any, tmp_p
     page.get_by_role("tab", name="Artifacts").click()
     page.get_by_text("progress", exact=False).first.wait_for()
     shoot(page, "4-progress")
-    assert stack.wait(run, 400)["type"] == "COMPLETED", stack.state(run)
+    assert stack.wait(run, 900)["type"] == "COMPLETED", stack.state(run)
     page.reload()
     page.get_by_role("tab", name="Artifacts").click()
     for shown in ("stages", "result", "report"):
