@@ -12,23 +12,15 @@ from dataclasses import dataclass
 from itertools import pairwise
 from statistics import fmean, median
 
-from advdistill_core.rewards.parts import repetition
+from advdistill_core.rewards.equations import equation_checks
+from advdistill_core.rewards.parts import count_steps, repetition
 
 _WORD = re.compile(r"\w+")
-_STEP = re.compile(
-    r"^\s*(?:\d+[.):]\s|[-*•]\s|step\s+\d+)|\b(?:first|second|third|next|then|finally|therefore)\b[,:]",
-    re.IGNORECASE | re.MULTILINE,
-)
 _REFLECTION = re.compile(
     r"\b(?:wait|hmm|actually|alternatively|however|let me (?:check|verify|re-?check|think|see)|"
     r"double[- ]check|on second thought|i made (?:a|an) (?:mistake|error)|re-?check)\b",
     re.IGNORECASE,
 )
-_NUMBER = r"-?\d+(?:,\d{3})*(?:\.\d+)?"
-_EQUATION = re.compile(
-    rf"(?<![\w.=+*/-])({_NUMBER}(?:\s*[-+*/×÷]\s*{_NUMBER})+)\s*=\s*\$?({_NUMBER})(?![\d.]*\d)"
-)
-_TERM = re.compile(rf"([-+*/×÷])({_NUMBER})")
 
 
 @dataclass(frozen=True)
@@ -112,51 +104,9 @@ def describe_groups(groups: Sequence[Sequence[Response]], max_bleu_groups: int =
     }
 
 
-def count_steps(text: str) -> int:
-    """Numbered or bulleted lines and words such as `then,` that open a step."""
-    return len(_STEP.findall(text))
-
-
 def count_reflections(text: str) -> int:
     """Words of doubt and checking: wait, actually, let me check, ..."""
     return len(_REFLECTION.findall(text))
-
-
-def equation_checks(text: str) -> list[tuple[str, bool]]:
-    """The in-line equations `a + b = c` of a text, without spaces, and whether each holds.
-
-    Left sides are + - * / over decimal numbers, no brackets. Right sides may be rounded to the
-    digits they show. A division by 0 does not hold.
-    """
-    found: list[tuple[str, bool]] = []
-    if "=" not in text:
-        return found
-    for match in _EQUATION.finditer(text):
-        left, right = match[1], match[2].replace(",", "")
-        digits = len(right.partition(".")[2])
-        value = _evaluate(left)
-        holds = value is not None and abs(value - float(right)) <= 0.5 * 10**-digits * (
-            digits > 0
-        ) + 1e-9 * abs(value)
-        found.append((re.sub(r"\s+", "", match[0]), holds))
-    return found
-
-
-def _evaluate(expression: str) -> float | None:
-    """The value of `1 + 2 * 3`, products first; None for a division by 0."""
-    total, term = 0.0, 0.0
-    for operator, number in _TERM.findall("+" + re.sub(r"\s+", "", expression)):
-        value = float(number.replace(",", ""))
-        if operator in "*×":
-            term *= value
-        elif operator in "/÷":
-            if value == 0:
-                return None
-            term /= value
-        else:
-            total += term
-            term = -value if operator == "-" else value
-    return total + term
 
 
 def distinct_n(texts: Iterable[str], n: int) -> float | None:

@@ -3,6 +3,8 @@
 import math
 import re
 
+from advdistill_core.rewards.equations import equation_checks
+
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 _STRUCTURES = {
     "any": re.compile(r".*\S.*", re.DOTALL),
@@ -13,16 +15,12 @@ _STRUCTURES = {
         re.DOTALL,
     ),
 }
+# At the start of a line, or for a word that opens a step, of a sentence.
 _STEP = re.compile(
-    r"^[ \t]*(?:step[ \t]*\d|\d{1,3}[.):]|[-*][ \t]|(?:first|second|next|then|finally)\b)", re.I | re.M
+    r"^[ \t]*(?:step[ \t]*\d|\d{1,3}[.):](?!\d)|[-*•][ \t])"
+    r"|(?:^[ \t]*|(?<=[.!?:][ \t]))(?:first|second|third|next|then|finally|therefore)\b",
+    re.I | re.M,
 )
-_EQUATION = re.compile(
-    r"(?<![\d.,=+*/^×÷-])(-?\d{1,12}(?:\.\d{1,9})?)\s*([-+*/×÷])\s*(-?\d{1,12}(?:\.\d{1,9})?)\s*=\s*"
-    r"(-?\d{1,15}(?:\.\d{1,9})?)(?![\d,]|\.\d)(?!\s*[-+*/^×÷])",
-    re.ASCII,
-)
-_BEFORE_EQUATION = re.compile(r"[-+*/^×÷=]\s*\Z")
-_EQUATION_TOLERANCE = 1e-6  # of the right side: results in text are rounded
 
 
 def has_structure(text: str, structure: str) -> float:
@@ -62,9 +60,14 @@ def repetition(text: str) -> float:
     return 1.0 - len(set(zip(words, words[1:], words[2:], strict=False))) / total
 
 
+def count_steps(text: str) -> int:
+    """Numbered and bulleted lines, `Step 1`, and words such as `then` that open a line or sentence."""
+    return sum(1 for _ in _STEP.finditer(text))
+
+
 def step_share(text: str) -> float:
-    """min(1, steps / 3), where a step is a line that starts like one."""
-    return min(1.0, sum(1 for _ in _STEP.finditer(text)) / 3)
+    """min(1, steps / 3)."""
+    return min(1.0, count_steps(text) / 3)
 
 
 def overlong(num_tokens: int, max_len: int, overlong_tokens: int) -> float:
@@ -77,22 +80,6 @@ def overlong(num_tokens: int, max_len: int, overlong_tokens: int) -> float:
 
 
 def equation_share(text: str) -> float:
-    """Share of the in-line equations `a + b = c` that hold; 0.0 where there is none."""
-    held = total = 0
-    for match in _EQUATION.finditer(text):
-        if _BEFORE_EQUATION.search(text, max(0, match.start() - 8), match.start()):
-            continue  # the tail of a longer expression: its value is not this one's
-        left, sign, right, result = match.groups()
-        total += 1
-        held += _holds(float(left), sign, float(right), float(result))
-    return held / total if total else 0.0
-
-
-def _holds(left: float, sign: str, right: float, result: float) -> bool:
-    if sign in "/÷":
-        if right == 0:
-            return False
-        value = left / right
-    else:
-        value = left + right if sign == "+" else left - right if sign == "-" else left * right
-    return abs(value - result) <= _EQUATION_TOLERANCE * max(1.0, abs(result))
+    """Share of the in-line equations that hold; 0.0 where there is none. See `equation_checks`."""
+    held = [holds for _, holds in equation_checks(text)]
+    return sum(held) / len(held) if held else 0.0

@@ -4,6 +4,7 @@ import pytest
 
 from advdistill_core.evaluation import behaviour
 from advdistill_core.evaluation.behaviour import Response
+from advdistill_core.rewards import parts
 
 
 def response(
@@ -16,27 +17,15 @@ def response(
     return Response(group, text, num_tokens, verdict, extracted, truncated=False)
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("so 3 + 4 = 7.", [("3+4=7", True)]),
-        ("3 + 4 = 8", [("3+4=8", False)]),
-        ("2 + 3 * 4 = 14 and 10 - 2 - 3 = 5", [("2+3*4=14", True), ("10-2-3=5", True)]),
-        ("12 / 4 / 3 = 1, 1 / 0 = 5", [("12/4/3=1", True), ("1/0=5", False)]),
-        ("1,200 × 2 = $2,400", [("1,200×2=$2,400", True)]),
-        ("10 / 3 = 3.33 but not 10 / 3 = 3.34", [("10/3=3.33", True), ("10/3=3.34", False)]),
-        ("10 / 3 = 3", [("10/3=3", False)]),
-        ("-2 + -3 = -5", [("-2+-3=-5", True)]),
-        ("5 = 5, x + 3 = 7, v1.2+3 = 4", []),
-    ],
-)
-def test_equations(text: str, expected: list[tuple[str, bool]]) -> None:
-    assert behaviour.equation_checks(text) == expected
-
-
-def test_steps_and_reflections() -> None:
-    assert behaviour.count_steps("1. add\n2) more\n- dash\nStep 3: x\nThen, we stop. 4.5 is no step") == 5
+def test_reflections() -> None:
     assert behaviour.count_reflections("Wait, let me check. Actually it waits; double-check.") == 4
+
+
+def test_steps_and_equations_are_those_of_the_rewards() -> None:
+    text = "1. 2 + 3 + 4 = 9\n2. 10 / 3 = 3.33\nThen $1,200 * 2 = $2,500"
+    found = behaviour.describe([response(text)])
+    assert found["steps_mean"] == 3 == 3 * parts.step_share(text)
+    assert found["equations_valid_frac"] == parts.equation_share(text) == pytest.approx(2 / 3)
 
 
 def test_distinct_n() -> None:

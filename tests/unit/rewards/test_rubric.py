@@ -63,6 +63,11 @@ def test_steps() -> None:
     assert parts.step_share("1. a\n2. b") == pytest.approx(2 / 3)
     assert parts.step_share("Step 1: a\nStep 2: b\nFinally, c\n- d") == 1.0
     assert parts.step_share("just text") == 0.0
+    assert (
+        parts.count_steps("1. add\n2) more\n- dash\nStep 3: x\nThen, we stop. 4.5 is no step\n4.5 is none")
+        == 5
+    )
+    assert parts.count_steps("First, we add. Then we stop, and then go.") == 2
 
 
 @pytest.mark.parametrize(
@@ -75,7 +80,8 @@ def test_overlong(num_tokens: int, value: float) -> None:
 def test_equations() -> None:
     assert parts.equation_share("2+3=5 and 2*3 = 7") == 0.5
     assert parts.equation_share("7 / 2 = 3.5") == 1.0
-    assert parts.equation_share("1 + 2 + 3 = 6") == 0.0  # three terms: not an equation a + b = c
+    assert parts.equation_share("1 + 2 + 3 = 6") == 1.0
+    assert parts.equation_share("10 / 3 = 3.33, so $1,200 * 2 = $2,400") == 1.0
     assert parts.equation_share("4 / 0 = 0") == 0.0
     assert parts.equation_share("no numbers") == 0.0
 
