@@ -68,6 +68,7 @@ def test_two_runs_share_a_stage_on_the_pool(stack: Stack, gpu: Worker, tmp_path:
     assert stack.pool_slots_in_use("gpu") == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["worker", "machine"])
 def test_killed_with_a_second_worker_present(stack: Stack, gpu: Worker, tmp_path: Path, what: str) -> None:
     run, busy, kept = start_and_kill(stack, gpu, tmp_path, what, others=True)

@@ -32,6 +32,7 @@ def outcomes(root: Path, run: str) -> dict[str, str]:
     return {label: stage["outcome"] for label, stage in record(root, run)["stages"].items()}
 
 
+@pytest.mark.slow
 def test_retry_after_a_failure_in_training(stack: Stack, tmp_path: Path) -> None:
     """The student's weights are damaged, then mended: earlier stages are taken from the cache."""
     root, folder = tmp_path / "store", student_folder(tmp_path / "student")
