@@ -27,6 +27,7 @@ class Display:
         )
         self._rows: dict[str, TaskID] = {}
         self._began: dict[str, tuple[float, int, int]] = {}
+        self._last_done: dict[str, int] = {}
         self._last_plain = 0.0
 
     def __enter__(self) -> "Display":
@@ -42,8 +43,9 @@ class Display:
     def __call__(self, event: Event) -> None:
         now = time.monotonic()
         began = self._began.get(event.stage)
-        if began is None or event.done < began[2]:  # a stage may run twice: before and after
+        if began is None or event.done < self._last_done[event.stage]:  # evaluate runs twice
             self._began[event.stage] = began = (now, event.tokens, event.done)
+        self._last_done[event.stage] = event.done
         detail = self._detail(event, now - began[0], event.tokens - began[1])
         if not self.console.is_terminal:
             self._plain(event, detail, now)
