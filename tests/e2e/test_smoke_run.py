@@ -95,8 +95,8 @@ def test_a_second_run_loads_no_model(cli: Cli, finished: tuple[Path, dict[str, A
 
 def test_only_what_reads_a_changed_field_runs_again(cli: Cli, finished: tuple[Path, dict[str, Any]]) -> None:
     root, _ = finished
-    summary = cli.json("run", "smoke", "--root", str(root), "--set", "weighting.normalisation=group_mean_1")
-    assert outcomes(summary) == dict.fromkeys(LABELS[:4], "cached") | dict.fromkeys(LABELS[4:], "ran")
+    summary = cli.json("run", "smoke", "--root", str(root), "--set", "student.learning_rate=0.002")
+    assert outcomes(summary) == dict.fromkeys(LABELS[:5], "cached") | dict.fromkeys(LABELS[5:], "ran")
 
 
 def test_equal_weights_train_nothing_again(cli: Cli, finished: tuple[Path, dict[str, Any]]) -> None:
