@@ -135,10 +135,9 @@ def cores() -> str:
         Answer("math", f"\\frac{{x+{i}}}{{3}}", f"so \\boxed{{\\frac{{x}}{{3}}+\\frac{{{i}}}{{3}}}}")
         for i in range(800)
     ]
-    lines = (DATA / "outputs/gsm8k_gpt3_solutions.jsonl").read_text(encoding="utf-8").splitlines()
-    plain = [Answer("math", row["gold"], row["output"]) for row in map(json.loads, lines)] * 10
+    plain = [Answer("math", str(i + i % 2), f"so it is {i} in all.\nA: {i}") for i in range(50_000)]
     rows: list[list[object]] = []
-    for name, items in (("symbolic, all different", hard), ("plain numbers (GSM8K outputs x 10)", plain)):
+    for name, items in (("symbolic, all different", hard), ("plain numbers, all different", plain)):
         best: dict[int, list[float]] = {}
         for _ in range(_REPEATS):
             for workers in (1, min(2, len(available))):
