@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from typing import Any
 
 import httpx
 import psutil
+import tenacity
 from server_fixture import Cli
 
 from flows import catalog
@@ -23,14 +25,30 @@ FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
 
 def ask(method: str, url: str, **options: Any) -> Any:
-    """A request that is repeated while the server is busy, as Prefect's own client does."""
-    for attempt in range(20):
-        answer = httpx.request(method, url, timeout=60, **options)
-        if answer.status_code != 503:
-            break
-        time.sleep(0.2 * (attempt + 1))
-    answer.raise_for_status()
+    """A request that is repeated while the server is busy, as Prefect's own client does.
+
+    A server on SQLite may keep a request as long as the database's 60 s of waiting for its
+    lock, so one that got no answer is sent again. Nothing that is sent twice here does harm:
+    a run is created under an idempotency key, a state is set to what it was to be.
+    """
+    retrying = tenacity.Retrying(
+        retry=tenacity.retry_if_exception(_is_busy),
+        wait=tenacity.wait_random(0.2, 2),
+        stop=tenacity.stop_after_attempt(20),
+        reraise=True,
+    )
+    answer = retrying(_ask_once, method, url, **options)
     return answer.json() if answer.content else None
+
+
+def _ask_once(method: str, url: str, **options: Any) -> httpx.Response:
+    return httpx.request(method, url, timeout=20, **options).raise_for_status()
+
+
+def _is_busy(error: BaseException) -> bool:
+    if isinstance(error, httpx.HTTPStatusError):
+        return error.response.status_code == httpx.codes.SERVICE_UNAVAILABLE
+    return isinstance(error, httpx.TimeoutException)
 
 
 @dataclass
@@ -95,7 +113,8 @@ class Stack:
         config = parameters(catalog.load("smoke", list(overrides)).model_dump(mode="json"), str(root))
         config["placement"] = placement
         found = ask("GET", f"{self.api}/deployments/name/{deployment}")
-        body = {"parameters": {"config": config, **extra}, "state": {"type": "SCHEDULED"}}
+        body: dict[str, Any] = {"parameters": {"config": config, **extra}, "state": {"type": "SCHEDULED"}}
+        body["idempotency_key"] = uuid.uuid4().hex
         return str(ask("POST", f"{self.api}/deployments/{found['id']}/create_flow_run", json=body)["id"])
 
     def state(self, run: str) -> dict[str, Any]:
