@@ -6,8 +6,6 @@ a pipe: progress events, then the reference or the error. The child dies with it
 interrupted.
 """
 
-import contextlib
-import ctypes
 import json
 import os
 import signal
@@ -20,11 +18,11 @@ from typing import IO, Any
 from advdistill_core import errors
 from advdistill_core.config import DistillConfig
 from advdistill_core.errors import AdvDistillError, StageError
+from advdistill_core.processes import die_with_parent, end_group
 from advdistill_core.progress import Event, Progress, silent
 from advdistill_core.stages import STAGES, Stage, run_stage
 from advdistill_core.store import ArtifactRef, Store
 
-_PR_SET_PDEATHSIG = 1
 _GRACE_S = 20.0
 _LOG_TAIL_BYTES = 4000
 
@@ -75,7 +73,7 @@ def run_in_child(
             result = _follow(events, progress)
             child.wait()
         finally:
-            _end(child)
+            end_group(child, _GRACE_S)  # it may checkpoint first
         if result is None:
             raise StageError(
                 f"stage {stage.name}: its process ended with {_death(child.returncode)}.\n{_tail(log)}"
@@ -98,20 +96,6 @@ def _follow(events: IO[str], progress: Progress) -> ArtifactRef | None:
     return result
 
 
-def _end(child: "subprocess.Popen[bytes]") -> None:
-    """End the child's process group: politely (it may checkpoint), then for good."""
-    for sent, patience_s in ((signal.SIGTERM, _GRACE_S), (signal.SIGKILL, _GRACE_S)):
-        if child.poll() is not None:
-            break
-        os.killpg(child.pid, sent)
-        try:
-            child.wait(patience_s)
-        except subprocess.TimeoutExpired:
-            continue
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(child.pid, signal.SIGKILL)  # grandchildren that outlived it
-
-
 def _death(returncode: int) -> str:
     return f"signal {signal.Signals(-returncode).name}" if returncode < 0 else f"exit code {returncode}"
 
@@ -120,13 +104,6 @@ def _tail(log: IO[bytes]) -> str:
     size = log.seek(0, os.SEEK_END)
     log.seek(max(0, size - _LOG_TAIL_BYTES))
     return log.read().decode(errors="replace").strip()
-
-
-def die_with_parent(parent: int) -> None:
-    """Ask the kernel to kill this process when its parent ends; leave if it has already."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ import threading
 import time
 from pathlib import Path
 
-from advdistill_core.child import die_with_parent
+from advdistill_core.processes import die_with_parent
 
 #: Names the process of `advdistill up` that a flow's process must not outlive. It is an
 #: ancestor but not the parent: a flow does outlive a killed worker, which then loses nothing.

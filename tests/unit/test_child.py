@@ -50,7 +50,7 @@ def test_the_child_dies_with_its_parent(tmp_path: Path) -> None:
     """A grandparent kills the parent with SIGKILL; the sleeping child goes too."""
     script = (
         "import subprocess, sys, os\n"
-        "code = 'import sys, os, time; from advdistill_core.child import die_with_parent;'\n"
+        "code = 'import sys, os, time; from advdistill_core.processes import die_with_parent;'\n"
         "code += 'die_with_parent(int(sys.argv[1])); print(os.getpid(), flush=True); time.sleep(100)'\n"
         "subprocess.run([sys.executable, '-c', code, str(os.getpid())])\n"
     )
