@@ -32,6 +32,8 @@ def precheck(config: DistillConfig) -> None:
     files = Files(config.storage.root)
     if files.is_local:
         _check_root(Path(files.root))
+    else:
+        _check_remote_root(files)
     prompts.precheck(config.prompts)
     _check_settings(config)
     if config.teacher.backend == "transformers":
@@ -92,6 +94,19 @@ def _check_root(root: Path) -> None:
         raise InputError("storage.root", str(root), "a folder that can be made", str(error)) from error
     if not os.access(root, os.W_OK | os.X_OK):
         raise InputError("storage.root", str(root), "a writable folder", "Choose another --root.")
+
+
+def _check_remote_root(files: Files) -> None:
+    """Write a few bytes: the bucket exists, is reachable and lets us."""
+    try:
+        files.write(".probe", b"advdistill")
+    except Exception as error:  # file systems have errors of their own
+        raise InputError(
+            "storage.root",
+            files.uri,
+            "a place that can be written",
+            f"{type(error).__name__}: {error}. Check the bucket, the endpoint and the credentials.",
+        ) from error
 
 
 def _check_space(config: DistillConfig, root: Path) -> None:

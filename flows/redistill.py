@@ -119,8 +119,9 @@ def _start(config: DistillConfig, policy: RedistillConfig, before: Champion | No
     """The configuration with the model that training starts from."""
     if before is None or policy.start_from == "student":
         return config
-    folder = Store(config.storage.root).open(before.student).local_path()
-    return config.model_copy(update={"student": config.student.model_copy(update={"model": str(folder)})})
+    # Of a remote root the URI: whichever machine trains fetches a copy of its own.
+    model = f"{Store(config.storage.root).files.uri}/{before.student.stage}/{before.student.fingerprint}"
+    return config.model_copy(update={"student": config.student.model_copy(update={"model": model})})
 
 
 def _measure_old(run: RunRecorder, selection: ArtifactRef, before: Champion | None) -> ArtifactRef:

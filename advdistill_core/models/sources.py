@@ -12,6 +12,7 @@ from typing import Any
 from advdistill_core.errors import InputError
 from advdistill_core.models import smollm2, tiny
 from advdistill_core.models.home import sha256
+from advdistill_core.store import Artifact, Store
 from advdistill_core.store.fingerprint import canonical_json
 
 #: Names of models that are made on this machine: how, and from which file if any.
@@ -31,11 +32,26 @@ class Source:
 
 
 def as_folder(name: str) -> Path | None:
-    """The folder that a name stands for, or None for a name of the Hub."""
+    """The folder that a name stands for, or None for a name of the Hub.
+
+    The URI of a trained student (`s3://bucket/prefix/train/<fingerprint>`) stands for a copy
+    of it on this machine.
+    """
+    if "://" in name:
+        return _fetched(name)
     path = Path(name).expanduser()
     if path.is_dir():
         return path
     return path if name.startswith(("/", ".", "~")) or name.count("/") > 1 else None
+
+
+def _fetched(uri: str) -> Path:
+    root, stage, fingerprint = uri.rstrip("/").rsplit("/", 2)
+    if "://" not in root:
+        return Path(uri)
+    store = Store(root)
+    manifest = store.manifest(stage, fingerprint)
+    return Path(uri) if manifest is None else Artifact(store, manifest).local_path()
 
 
 def resolve(name: str) -> Source:

@@ -15,9 +15,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from advdistill_core import __version__
 from advdistill_core.errors import ArtifactError
 from advdistill_core.store import tables
+from advdistill_core.store.claims import claim
 from advdistill_core.store.files import Files
 from advdistill_core.store.fingerprint import canonical_json
 from advdistill_core.store.locks import file_lock
+
+#: Folder of the lock files under a local root.
+LOCKS = ".locks"
 
 Outcome = Literal["ran", "resumed", "cached"]
 
@@ -124,8 +128,10 @@ class Store:
 
     def lock(self, stage: str, fingerprint: str, on_wait: Any = None) -> AbstractContextManager[None]:
         """Hold the right to produce an artifact; waits for another living producer."""
-        folder = self.files.local_folder(".locks")
-        return file_lock(folder / f"{stage}-{fingerprint}.lock", on_wait)
+        name = f"{stage}-{fingerprint}"
+        if self.files.is_local:
+            return file_lock(self.files.local_folder(LOCKS) / f"{name}.lock", on_wait)
+        return claim(self.files, name, on_wait)
 
     def begin(self, stage: str, version: str, fingerprint: str, table: str | None) -> "ArtifactWriter":
         return ArtifactWriter(self, stage, version, fingerprint, table)
@@ -212,10 +218,15 @@ class ArtifactWriter:
         """Whether an earlier attempt left something to continue from."""
         files = self.store.files
         path = files.path(f"{self.folder}/work")
-        return bool(files.fs.isdir(path) and files.fs.ls(path))
+        if files.fs.isdir(path) and files.fs.ls(path):
+            return True
+        return not files.is_local and any(files.local_folder(f"{self.folder}/work").iterdir())
 
     def work_folder(self, name: str) -> Path:
-        """A local folder that survives a kill, e.g. for training checkpoints."""
+        """A local folder that survives a kill, e.g. for training checkpoints.
+
+        Under a remote root it stays on this machine: another one starts without it.
+        """
         return self.store.files.local_folder(f"{self.folder}/work/{name}")
 
     def read_shard(self, key: str) -> pa.Table | None:

@@ -11,7 +11,7 @@ from typing import IO, Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from advdistill_core.errors import ArtifactError
+from advdistill_core.errors import ArtifactError, InputError
 
 _CHUNK_BYTES = 1 << 20
 
@@ -24,7 +24,7 @@ class Files:
     """
 
     def __init__(self, root: str) -> None:
-        self.fs, path = fsspec.core.url_to_fs(root)
+        self.fs, path = _file_system(root)
         self.is_local = isinstance(self.fs, LocalFileSystem)
         self.root = os.path.abspath(path) if self.is_local else path.rstrip("/")
         self.uri = self.root if self.is_local else self.fs.unstrip_protocol(self.root)
@@ -42,8 +42,18 @@ class Files:
         return self.fs.open(self.path(name), "rb")  # type: ignore[no-any-return]
 
     def read(self, name: str) -> bytes:
+        if not self.is_local:
+            return bytes(self.fs.cat_file(self.path(name)))
         with self.open(name) as file:
             return file.read()
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Write under a name that is not taken; False if it is. Remote roots only."""
+        try:
+            self.fs.pipe_file(self.path(name), data, mode="create")
+        except FileExistsError:
+            return False
+        return True
 
     def write(self, name: str, data: bytes) -> None:
         """Write all of `data` under `name`, replacing what was there, or nothing."""
@@ -144,6 +154,27 @@ class Files:
         if base.stat().st_uid != os.getuid() or base.is_symlink():
             raise ArtifactError(f"{base}: got a folder of somebody else, expected one's own. Set TMPDIR.")
         return base / hashlib.sha256(self.uri.encode()).hexdigest()[:32]
+
+
+def _file_system(root: str) -> tuple[Any, str]:
+    """The file system of a root, and the path on it.
+
+    Listings are not remembered: other machines write there too.
+
+    Raises:
+        InputError: no such file system, or its package is missing.
+    """
+    options = {"use_listings_cache": False} if "://" in root else {}
+    try:
+        fs, path = fsspec.core.url_to_fs(root, **options)
+    except (ImportError, ValueError) as error:
+        raise InputError(
+            "storage.root",
+            root,
+            "a folder, or the URI of a file system that is installed",
+            f'{error}. For s3://: pip install "advdistill[s3]".',
+        ) from error
+    return fs, path
 
 
 def _remove_local(path: Path) -> None:

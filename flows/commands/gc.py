@@ -9,6 +9,8 @@ from pathlib import Path
 
 from advdistill_core.stages import STAGES
 from advdistill_core.store import Store
+from advdistill_core.store.artifacts import LOCKS
+from advdistill_core.store.claims import is_held
 from flows import promotion
 from flows.run_record import FOLDER, read_runs
 
@@ -95,8 +97,13 @@ def _size_and_time(store: Store, name: str) -> tuple[int, float]:
 
 
 def _in_use(store: Store, name: str) -> bool:
-    """Whether a living process on this host is making the artifact."""
-    path: Path = store.files.local_folder(".locks") / f"{name.replace('/', '-', 1)}.lock"
+    """Whether a living process is making the artifact.
+
+    On a remote root an unreleased claim counts, of a dead holder too: rather keep than lose.
+    """
+    if not store.files.is_local:
+        return is_held(store.files, name.replace("/", "-", 1))
+    path: Path = store.files.local_folder(LOCKS) / f"{name.replace('/', '-', 1)}.lock"
     if not path.exists():
         return False
     with open(path, "rb") as lock:
