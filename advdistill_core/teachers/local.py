@@ -2,7 +2,7 @@
 
 import inspect
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,7 @@ from advdistill_core.teachers.protocol import OnTokens, Request, Response, Sampl
 
 _IDLE_FRAC = 0.25  # share of the batch that may be finished before rows are exchanged
 _PREFILL_TOKENS = 16384  # prompt tokens computed at once, padding included
+_LOOKAHEAD = 4  # batches of waiting rows that are sorted by length
 
 
 def sample(
@@ -66,6 +67,7 @@ class _Row:
     sample_id: int
     limit: int
     draw: Callable[[], float]
+    prompt_tokens: int = 0
     tokens: list[int] = field(default_factory=list)
     done: bool = False
 
@@ -100,8 +102,9 @@ class _Batch:
 class Engine:
     """Continuous batching on one model.
 
-    Prompts are taken longest first. The prompt of a group is computed once and its keys
-    and values are repeated for the k samples; finished rows make place for waiting ones.
+    Of the prompts that wait, the longest are taken first. The prompt of a group is computed
+    once and its keys and values are repeated for the k samples; finished rows make place for
+    waiting ones.
     """
 
     def __init__(self, model: Any, tokenizer: Any, batch_size: int) -> None:
@@ -118,16 +121,18 @@ class Engine:
         self.last_only = {"logits_to_keep": 1} if "logits_to_keep" in accepts else {}
 
     def generate(
-        self, requests: Sequence[Request], sampling: Sampling, on_tokens: OnTokens | None = None
+        self, requests: Iterable[Request], sampling: Sampling, on_tokens: OnTokens | None = None
     ) -> Iterator[Response]:
         """See `protocol.Teacher`."""
-        groups, refused = self._groups(requests, sampling.max_new_tokens)
-        yield from refused
-        waiting = deque(sorted(groups, key=lambda group: -len(group.prompt)))
+        incoming = iter(requests)
+        waiting: deque[_Group] = deque()
         batch: _Batch | None = None
         num_tokens = 0
         with grouped_attention(self.model):
-            while waiting or (batch and batch.num_live):
+            while True:
+                yield from self._refill(waiting, incoming, sampling.max_new_tokens)
+                if not waiting and not (batch and batch.num_live):
+                    return
                 with torch.inference_mode():
                     batch = self._exchange(batch, waiting)
                     num_tokens += self._draw(batch, sampling)
@@ -149,6 +154,21 @@ class Engine:
         """Let go of the model."""
         self.model = None
 
+    def _refill(self, waiting: deque[_Group], incoming: Iterator[Request], max_new: int) -> list[Response]:
+        """Take requests until some batches of rows wait; returns what was refused."""
+        num_rows = sum(len(group.rows) for group in waiting)
+        if num_rows >= self.batch_size:
+            return []
+        taken: list[Request] = []
+        while num_rows < _LOOKAHEAD * self.batch_size and (request := next(incoming, None)):
+            taken.append(request)
+            num_rows += len(request.samples)
+        groups, refused = self._groups(taken, max_new)
+        ordered = sorted((*waiting, *groups), key=lambda group: -len(group.prompt))
+        waiting.clear()
+        waiting.extend(ordered)
+        return refused
+
     def _groups(self, requests: Sequence[Request], max_new: int) -> tuple[list[_Group], list[Response]]:
         """Groups of at most a batch of rows; and refusals of prompts that leave no room to answer."""
         limit = getattr(self.model.config, "max_position_embeddings", None) or 1 << 30
@@ -160,8 +180,8 @@ class Engine:
                 refused += [Response(request.index, s, "", "error", 0) for s, _ in request.samples]
                 continue
             rows = [
-                _Row(request.index, s, room, np.random.default_rng(seed).random)
-                for s, seed in request.samples
+                _Row(request.index, s, room, np.random.default_rng(seed).random, 0 if i else len(prompt))
+                for i, (s, seed) in enumerate(request.samples)
             ]
             for start in range(0, len(rows), self.batch_size):
                 groups.append(_Group(prompt, rows[start : start + self.batch_size]))
@@ -258,4 +278,11 @@ class Engine:
     def _response(self, row: _Row) -> Response:
         stopped = row.tokens[-1] in self.ends
         text = self.tokenizer.decode(row.tokens, skip_special_tokens=True)
-        return Response(row.index, row.sample_id, text, "stop" if stopped else "length", len(row.tokens))
+        return Response(
+            row.index,
+            row.sample_id,
+            text,
+            "stop" if stopped else "length",
+            len(row.tokens),
+            prompt_tokens=row.prompt_tokens,
+        )

@@ -1,14 +1,17 @@
 """What every teacher takes and gives, whatever runs it."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Literal, Protocol
 
 from advdistill_core.store.fingerprint import canonical_json
 
 FinishReason = Literal["stop", "length", "error"]
 OnTokens = Callable[[int], None]
+
+#: Stands in the seed column for a sample whose request carried none.
+NO_SEED = -1
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,10 @@ class Response:
         text: without the end token.
         finish_reason: stop (end token), length (cut at `max_new_tokens`) or error.
         num_tokens: generated tokens, the end token included.
+        seed: the seed that its request carried, which several samples of one request
+            share, or NO_SEED; None: the sample's own, as the request says.
+        prompt_tokens: tokens of the prompt that were computed or charged with this sample. The
+            samples of a request share one prompt, so all but the first may have 0.
     """
 
     index: int
@@ -53,6 +60,8 @@ class Response:
     text: str
     finish_reason: FinishReason
     num_tokens: int
+    seed: int | None = None
+    prompt_tokens: int = field(default=0, compare=False)  # an account, no part of the sample
 
 
 class Teacher(Protocol):
@@ -63,11 +72,14 @@ class Teacher(Protocol):
         ...
 
     def generate(
-        self, requests: Sequence[Request], sampling: Sampling, on_tokens: OnTokens | None = None
+        self, requests: Iterable[Request], sampling: Sampling, on_tokens: OnTokens | None = None
     ) -> Iterator[Response]:
         """Yield each wanted sample once, in the order in which they finish.
 
         Args:
+            requests: with distinct indices. They are taken one by one, in the caller's
+                thread, while there is room: one call that is fed shard after shard never
+                lets the engine run dry between them.
             on_tokens: told now and then how many tokens this call has generated so far.
         """
         ...
