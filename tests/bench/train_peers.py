@@ -5,11 +5,12 @@
 needs `trl` in the environment. Each contender is a process of its own that takes whole
 optimizer steps over all rows, so every one's loss must be the same number. Groups are of
 eight responses to one prompt, weights are uniform (TRL knows none), the loss is the token
-mean over completions. One thread each, and figures are completion tokens per second of
-processor time in the best step, which other work on the machine disturbs least; wall time
-is given too. Peak memory is what the process grew by from before its first step.
+mean over completions. Figures are completion tokens per second of processor time in the
+best step with one thread, which other work on the machine disturbs least; with more
+threads, read the wall time. Peak memory is what the process grew by from before its first
+step.
 
-The model is a random Llama whose vocabulary is folded to 8192, so that its output layer
+The default model is a random Llama whose vocabulary is folded to 8192, so that its output layer
 has the share of the work that it has in SmolLM2-135M (a quarter) while a step takes
 seconds. Texts and lengths are real; SmolLM2's tokenizer cuts them.
 """
@@ -28,6 +29,7 @@ from typing import Any
 K = 8
 VOCABULARY = 8192
 END = 2
+SMALL = "random-8m"
 PEERS = ("ours", "plain Trainer", "TRL padded", "TRL packed")
 SIZES = {"hidden_size": 256, "intermediate_size": 688, "num_hidden_layers": 8}
 
@@ -70,13 +72,15 @@ def texts(data: Path, kind: str, num_groups: int) -> list[tuple[str, list[str]]]
     return found
 
 
-def tokenized(data: Path, kind: str, num_groups: int) -> Rows:
+def tokenized(data: Path, kind: str, num_groups: int, model: str) -> Rows:
     from advdistill_core import models
     from advdistill_core.models import chat
 
     tokenizer = models.load_tokenizer("smollm2-135m-instruct")
 
     def fold(ids: list[int]) -> list[int]:
+        if model != SMALL:
+            return ids
         return [3 + i % (VOCABULARY - 3) for i in ids]
 
     found = []
@@ -87,10 +91,14 @@ def tokenized(data: Path, kind: str, num_groups: int) -> Rows:
     return found
 
 
-def build_model() -> Any:
+def build_model(name: str) -> Any:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
+    if name != SMALL:
+        from advdistill_core import models
+
+        return models.load_model(name, dtype="float32", device="cpu")
     torch.manual_seed(0)
     heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 2048}
     special = {"bos_token_id": 1, "eos_token_id": END, "pad_token_id": 0}
@@ -116,7 +124,7 @@ class Clock:
         self.start()
 
 
-def run_ours(rows: Rows, steps: int, clock: Clock, folder: str) -> list[float]:
+def run_ours(model: Any, rows: Rows, steps: int, clock: Clock, folder: str) -> list[float]:
     from advdistill_core.config import StudentConfig
     from advdistill_core.training.fit import fit
     from advdistill_core.training.rows import Group, Row
@@ -129,10 +137,7 @@ def run_ours(rows: Rows, steps: int, clock: Clock, folder: str) -> list[float]:
         warmup_frac=0.0, batch_tokens=2048, checkpoint_every_steps=1000, device="cpu",
     )  # fmt: skip
     clock.start()
-    return [
-        entry["loss"]
-        for entry in fit(build_model(), groups, config, Path(folder), lambda _: clock.step()).log
-    ]
+    return [entry["loss"] for entry in fit(model, groups, config, Path(folder), lambda _: clock.step()).log]
 
 
 def arguments(kind: Any, steps: int, folder: str, **more: Any) -> Any:
@@ -143,7 +148,7 @@ def arguments(kind: Any, steps: int, folder: str, **more: Any) -> Any:
     )  # fmt: skip
 
 
-def run_peer(name: str, rows: Rows, steps: int, clock: Clock, folder: str) -> list[float]:
+def run_peer(name: str, model: Any, rows: Rows, steps: int, clock: Clock, folder: str) -> list[float]:
     import torch
     from datasets import Dataset
     from transformers import Trainer, TrainerCallback, TrainingArguments
@@ -176,7 +181,7 @@ def run_peer(name: str, rows: Rows, steps: int, clock: Clock, folder: str) -> li
             train_sampling_strategy="sequential", **accumulate,
         )  # fmt: skip
         trainer: Any = Trainer(
-            model=build_model(), args=settings, train_dataset=items, data_collator=collate, callbacks=[Tick()]
+            model=model, args=settings, train_dataset=items, data_collator=collate, callbacks=[Tick()]
         )
     else:
         from trl import SFTConfig, SFTTrainer
@@ -195,7 +200,7 @@ def run_peer(name: str, rows: Rows, steps: int, clock: Clock, folder: str) -> li
             gradient_checkpointing=False, train_sampling_strategy="sequential", **more,
         )  # fmt: skip
         trainer = SFTTrainer(
-            model=build_model(), args=settings, train_dataset=data,
+            model=model, args=settings, train_dataset=data,
             processing_class=models.load_tokenizer("smollm2-135m-instruct"), callbacks=[Tick()],
         )  # fmt: skip
         if packed:  # one step over all packs, however many there came to be
@@ -204,20 +209,21 @@ def run_peer(name: str, rows: Rows, steps: int, clock: Clock, folder: str) -> li
     return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
 
-def contend(name: str, kind: str, data: Path, groups: int, steps: int) -> dict[str, Any]:
+def contend(name: str, kind: str, options: argparse.Namespace) -> dict[str, Any]:
     """Run one contender in this process."""
     import torch
 
-    torch.set_num_threads(1)
-    rows = tokenized(data, kind, groups)
+    torch.set_num_threads(options.threads)
+    steps = options.steps
+    rows = tokenized(options.data, kind, options.groups, options.model)
     clock = Clock()
-    build_model()  # so that loading libraries is not counted
+    model = build_model(options.model)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with tempfile.TemporaryDirectory() as folder:
         if name == "ours":
-            losses = run_ours(rows, steps, clock, folder)
+            losses = run_ours(model, rows, steps, clock, folder)
         else:
-            losses = run_peer(name, rows, steps, clock, folder)
+            losses = run_peer(name, model, rows, steps, clock, folder)
     tokens = sum(len(c) for _, cs in rows for c in cs)
     return {
         "tokens": tokens,
@@ -234,7 +240,7 @@ def report(found: dict[str, dict[str, dict[str, Any]]], command: str) -> str:
     """The results as Markdown."""
     lines = [
         "# Training beside TRL and plain Trainer", "",
-        f"`{command}` on one of {os.cpu_count()} CPU cores; what it measures is in the script's head.", "",
+        f"`{command}` on a machine of {os.cpu_count()} CPU cores; what is measured is in its head.", "",
     ]  # fmt: skip
     for kind, results in found.items():
         ours = results["ours"]
@@ -257,12 +263,14 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--groups", type=int, default=4)
     parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--model", default=SMALL, help="or a model, such as smollm2-135m-instruct")
     parser.add_argument("--kinds", default="gsm8k,mmlu_pro,math")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--contender", choices=PEERS)
     options = parser.parse_args()
     if options.contender:
-        got = contend(options.contender, options.kinds, options.data, options.groups, options.steps)
+        got = contend(options.contender, options.kinds, options)
         print("RESULT " + json.dumps(got))
         return
     found: dict[str, dict[str, dict[str, Any]]] = {}
@@ -271,6 +279,7 @@ def main() -> None:
         for name in PEERS:
             command = [sys.executable, __file__, str(options.data), "--kinds", kind, "--contender", name]
             command += ["--groups", str(options.groups), "--steps", str(options.steps)]
+            command += ["--threads", str(options.threads), "--model", options.model]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
             if not lines:
@@ -278,6 +287,7 @@ def main() -> None:
             found[kind][name] = json.loads(lines[-1][7:])
             print(kind, name, found[kind][name], flush=True)
     used = f"python tests/bench/train_peers.py DATA --groups {options.groups} --steps {options.steps}"
+    used += f" --threads {options.threads} --model {options.model}"
     text = report(found, used)
     print(text)
     if options.out:
