@@ -1,11 +1,118 @@
 """Which model learns, and how it is trained."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from advdistill_core.config.base import Section, setting
 from advdistill_core.config.teacher import DType
+from advdistill_core.errors import InputError
+
+# What people call the loss that pushes log p of wrong responses down without end.
+_UNBOUNDED = (
+    "nll",
+    "log_p",
+    "logp",
+    "log_likelihood",
+    "likelihood",
+    "unbounded",
+    "gradient_ascent",
+    "linear",
+)
+
+
+class NegativesConfig(Section):
+    """A second stage that also learns from wrong responses; METHOD section 5."""
+
+    kind: Literal["off", "unlikelihood", "margin", "redi"] = setting(
+        "off",
+        "Kind",
+        "Second stage on prompts with right and wrong responses: unlikelihood of the wrong tokens, a margin "
+        "between right and wrong, or redi; off for none.",
+    )
+    strength: float | None = setting(
+        None,
+        "Strength",
+        "Factor of the negative part; empty: 0.1 for unlikelihood, 1 for margin, 0.8 for redi. 0 trains on "
+        "the right responses alone.",
+        ge=0,
+        le=10,
+    )
+    margin: float = setting(
+        0.5, "Margin", "margin: nats per token by which the right should be likelier.", gt=0, le=100
+    )
+    learning_rate: float = setting(1e-6, "Learning rate", "Peak learning rate of this stage.", gt=0, le=1)
+    epochs: int = setting(1, "Epochs", "Passes over the prompts of this stage.", ge=1, le=1000)
+    max_drop: float = setting(
+        0.1,
+        "Guard",
+        "The stage stops when the right responses lose more nats per token than this, and goes back.",
+        gt=0,
+        le=100,
+    )
+    guard_every_steps: int = setting(
+        20, "Guard interval", "Optimizer steps between two looks of the guard.", ge=1
+    )
+
+    @field_validator("kind", mode="before")
+    @classmethod
+    def _bounded(cls, kind: Any) -> Any:
+        if kind in _UNBOUNDED:
+            raise InputError(
+                "student.negatives.kind",
+                kind,
+                "off, unlikelihood, margin or redi",
+                "The log-likelihood of wrong responses itself has no bound: lowering it never ends.",
+            )
+        return kind
+
+    @model_validator(mode="after")
+    def _nothing_is_ignored(self) -> "NegativesConfig":
+        for name, field in type(self).model_fields.items():
+            read = self.kind != "off" and (name != "margin" or self.kind == "margin")
+            if name != "kind" and not read and getattr(self, name) != field.default:
+                raise ValueError(f"{name} would be ignored with kind {self.kind}")
+        return self
+
+    @property
+    def factor(self) -> float:
+        """The strength, or the kind's own."""
+        if self.strength is not None:
+            return self.strength
+        return {"off": 0.0, "unlikelihood": 0.1, "margin": 1.0, "redi": 0.8}[self.kind]
+
+
+class EarlyStoppingConfig(Section):
+    """Evaluation in training, on training prompts that are kept back."""
+
+    every_steps: int = setting(0, "Interval", "Optimizer steps between two evaluations; 0 for none.", ge=0)
+    metric: Literal["accuracy", "loss"] = setting(
+        "accuracy",
+        "Metric",
+        "accuracy: share of greedy answers that the verifier accepts; loss: of the weighted responses.",
+    )
+    num_prompts: int = setting(
+        32, "Prompts kept back", "Training prompts that are evaluated, not trained on.", ge=1
+    )
+    patience: int = setting(
+        3, "Patience", "Training stops after so many evaluations without a better one; 0 never stops.", ge=0
+    )
+    restore_best: bool = setting(
+        True, "Best student", "The result is the student of the best evaluation, not the last one."
+    )
+    max_new_tokens: int = setting(256, "Max new tokens", "accuracy: longest answer, in tokens.", ge=1)
+    batch_size: int = setting(
+        64, "Batch size", "accuracy: answers generated at once.", affects_result=False, ge=1, le=65536
+    )
+
+    @model_validator(mode="after")
+    def _nothing_is_ignored(self) -> "EarlyStoppingConfig":
+        for name in ("metric", "num_prompts", "patience", "restore_best", "max_new_tokens"):
+            unread = not self.every_steps or (name == "max_new_tokens" and self.metric == "loss")
+            if unread and getattr(self, name) != type(self).model_fields[name].default:
+                why = "every_steps 0" if not self.every_steps else "metric loss"
+                raise ValueError(f"{name} would be ignored with {why}")
+        return self
 
 
 class StudentConfig(Section):
@@ -75,8 +182,19 @@ class StudentConfig(Section):
     )
     lora_rank: int = setting(0, "LoRA rank", "0 trains all weights; else low-rank updates.", ge=0, le=1024)
     lora_alpha: int = setting(32, "LoRA alpha", "LoRA: the update is scaled by alpha / rank.", ge=1)
+    quantization: Literal["none", "nf4"] = setting(
+        "none",
+        "Quantization",
+        "nf4: LoRA on weights of 4 bit (QLoRA), by bitsandbytes; less memory, small rounding.",
+    )
     trust_remote_code: bool = setting(
         False, "Trust remote code", "Run code that the model's repository brings."
+    )
+    early_stopping: EarlyStoppingConfig = setting(
+        EarlyStoppingConfig, "Early stopping", "Evaluation in training, and when it stops."
+    )
+    negatives: NegativesConfig = setting(
+        NegativesConfig, "Negatives", "A second stage that also learns from wrong responses."
     )
 
     @model_validator(mode="after")
@@ -85,8 +203,15 @@ class StudentConfig(Section):
             raise ValueError("sharding would be ignored: it is read with num_processes above 1")
         if self.sharding == "fsdp" and self.lora_rank:
             raise ValueError("sharding fsdp and lora_rank exclude each other: use sharding replicated")
+        if self.sharding == "fsdp" and (self.negatives.kind != "off" or self.early_stopping.every_steps):
+            raise ValueError(
+                "sharding fsdp excludes negatives and early_stopping, which need the whole model in each "
+                "process: use sharding replicated"
+            )
         if self.lora_alpha != 32 and not self.lora_rank:
             raise ValueError("lora_alpha would be ignored: it is read with lora_rank above 0")
+        if self.quantization != "none" and not self.lora_rank:
+            raise ValueError("quantization needs lora_rank above 0: weights of 4 bit cannot be trained")
         if sorted(set(self.keep_layers)) != self.keep_layers or any(i < 0 for i in self.keep_layers):
             raise ValueError("keep_layers must be different layers from 0 up, in ascending order")
         return self

@@ -152,10 +152,13 @@ class Schedule:
         trees = [
             tree for group in groups for tree in trees_of(group, denominators, self.batch_tokens, self.share)
         ]
+        mine, spare, missing = self.share_out(trees)
+        return [lay_end_to_end(b) for b in mine] + [without_weight(lay_end_to_end(spare))] * missing
+
+    def share_out(self, trees: Sequence[Tree]) -> tuple[list[list[Tree]], list[Tree], int]:
+        """Bins of trees for this process, one to fill up with, and how often that is needed."""
         total = sum(len(tree) for tree in trees)
         bins = fill(trees, min(self.batch_tokens, -(-total // self.world_size)))
         bins.sort(key=lambda trees: sum(map(len, trees)), reverse=True)
-        mine = [lay_end_to_end(b) for b in bins[self.rank :: self.world_size]]
-        rounds = -(-len(bins) // self.world_size)
-        spare = without_weight(lay_end_to_end(bins[-1]))
-        return mine + [spare] * (rounds - len(mine))
+        mine = bins[self.rank :: self.world_size]
+        return mine, bins[-1], -(-len(bins) // self.world_size) - len(mine)

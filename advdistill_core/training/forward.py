@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from advdistill_core.training.attention import NAME, TreeMask, register, tree_mask
 from advdistill_core.training.batching import MicroBatch
-from advdistill_core.training.loss import weighted_nll
+from advdistill_core.training.loss import label_nll, weighted_nll
 
 
 class Layout:
@@ -26,10 +26,15 @@ class Layout:
         sources: (L,) which of the flattened tokens predicts each label.
         labels: (L,) token ids.
         coefficients: (L,) in float64.
+
+    Attributes:
+        per_label: ask for each label's negative log-likelihood, without gradients, in place
+            of the loss.
     """
 
     def __init__(self, mask: TreeMask | None, sources: Tensor, labels: Tensor, coefficients: Tensor) -> None:
         self.mask, self.sources, self.labels, self.coefficients = mask, sources, labels, coefficients
+        self.per_label = False
 
 
 def model_inputs(batch: MicroBatch, device: torch.device, shared: bool) -> dict[str, Any]:
@@ -87,6 +92,8 @@ def attach(model: Any, shared: bool, fused: bool) -> None:
     def forward(*args: Any, layout: Layout | None = None, **kwargs: Any) -> Any:
         if layout is None:
             return original(*args, **kwargs)
+        if layout.per_label:
+            return {"nll": _label_nll(causal, original, fused, layout, kwargs)}
         if fused:
             return {"loss": _fused_loss(causal, layout, kwargs)}
         return {"loss": _plain_loss(original, layout, kwargs)}
@@ -112,12 +119,24 @@ def _fused_loss(causal: Any, layout: Layout, inputs: dict[str, Any]) -> Tensor:
     return weighted_nll(states, head.weight, head.bias, layout.labels, layout.coefficients)
 
 
+def _label_nll(causal: Any, original: Any, fused: bool, layout: Layout, inputs: dict[str, Any]) -> Tensor:
+    if fused:
+        hidden = causal.base_model(**inputs, **_passed_on(layout)).last_hidden_state
+        head: nn.Linear = causal.get_output_embeddings()
+        return label_nll(hidden.flatten(0, 1)[layout.sources], head.weight, head.bias, layout.labels)
+    return _plain_nll(original, layout, inputs)
+
+
 def _plain_loss(original: Any, layout: Layout, inputs: dict[str, Any]) -> Tensor:
     """With whatever the model does after its output layer, and all logits at once."""
+    nll = _plain_nll(original, layout, inputs)
+    return (nll * layout.coefficients.to(nll.dtype)).sum()
+
+
+def _plain_nll(original: Any, layout: Layout, inputs: dict[str, Any]) -> Tensor:
     logits = original(**inputs, **_passed_on(layout)).logits.flatten(0, 1)[layout.sources]
     logits = logits if logits.dtype == torch.float64 else logits.float()
-    nll = nn.functional.cross_entropy(logits, layout.labels, reduction="none")
-    return (nll * layout.coefficients.to(nll.dtype)).sum()
+    return nn.functional.cross_entropy(logits, layout.labels, reduction="none")
 
 
 def probe(model: Any, longest_tokens: int, tolerance: float = 1e-3) -> tuple[bool, bool]:

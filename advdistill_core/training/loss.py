@@ -37,6 +37,22 @@ def weighted_nll(
     return loss
 
 
+@torch.no_grad()
+def label_nll(hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor) -> Tensor:
+    """(L,) -log softmax of each label by itself, as `weighted_nll` computes it, without gradients."""
+    kind = hidden.device.type
+    work = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
+    matrix = weight.to(work)
+    found = []
+    rows = max(1, CHUNK_BYTES // (len(weight) * _precise(weight[:0]).element_size()))
+    for states, label in zip(hidden.split(rows), labels.split(rows), strict=True):
+        logits = _precise(states.to(work) @ matrix.T)
+        if bias is not None:
+            logits += bias
+        found.append(logits.logsumexp(1) - logits.gather(1, label[:, None])[:, 0])
+    return torch.cat(found)
+
+
 def _precise(tensor: Tensor) -> Tensor:
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 

@@ -12,10 +12,14 @@ class Row:
         completion: the T token ids that carry a label: the response, and the end token
             when the response came to its end.
         weight: what its log-likelihood is multiplied with, the prompt's weight included.
+        negative: weight as a wrong response in the second stage, the prompt's included.
+        num_masked: how many of the first tokens a right response of the group shares.
     """
 
     completion: tuple[int, ...]
     weight: float
+    negative: float = 0.0
+    num_masked: int = 0
 
 
 @dataclass(frozen=True)
