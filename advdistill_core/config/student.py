@@ -125,6 +125,9 @@ class StudentConfig(Section):
     )
     learning_rate: float = setting(1e-5, "Learning rate", "Peak learning rate.", gt=0, le=1)
     epochs: int = setting(1, "Epochs", "Passes over the weighted prompts.", ge=1, le=1000)
+    max_steps: int = setting(
+        0, "Steps", "Optimizer steps, whatever the number of passes; 0: as the epochs say.", ge=0
+    )
     groups_per_step: int = setting(8, "Prompts per step", "Prompt groups in one optimizer step.", ge=1)
     reduction: Literal["token_mean", "seq_mean", "const"] = setting(
         "token_mean", "Reduction", "What the weighted loss is divided by, over the whole optimizer step."
@@ -199,6 +202,8 @@ class StudentConfig(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> "StudentConfig":
+        if self.max_steps and self.epochs != 1:
+            raise ValueError("epochs would be ignored: max_steps decides how long the training is")
         if self.sharding == "fsdp" and self.num_processes == 1:
             raise ValueError("sharding would be ignored: it is read with num_processes above 1")
         if self.sharding == "fsdp" and self.lora_rank:

@@ -100,6 +100,7 @@ class Schedule:
         groups: all groups, in any order: a group's place depends on its id and the seed.
         groups_per_step: prompts in an optimizer step; the last of an epoch may have fewer.
         epochs: passes over the groups.
+        max_steps: steps in place of the epochs; 0 for none.
         seed: decides the order, another one in every epoch.
         reduction: see `Denominators`.
         max_tokens: L_max of the reduction `const`.
@@ -118,10 +119,11 @@ class Schedule:
     share: bool = True
     rank: int = 0
     world_size: int = 1
+    max_steps: int = 0
     _orders: dict[int, list[Group]] = field(default_factory=dict, repr=False, compare=False)
 
     def __len__(self) -> int:
-        return self.epochs * self.steps_per_epoch
+        return self.max_steps or self.epochs * self.steps_per_epoch
 
     @property
     def steps_per_epoch(self) -> int:

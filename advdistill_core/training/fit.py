@@ -100,6 +100,7 @@ def schedule_of(
         share=shared,
         rank=rank,
         world_size=world_size,
+        max_steps=config.max_steps,
     )
 
 

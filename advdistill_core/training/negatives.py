@@ -164,6 +164,7 @@ def second_stage(config: StudentConfig) -> StudentConfig:
         update={
             "learning_rate": negatives.learning_rate,
             "epochs": negatives.epochs,
+            "max_steps": 0,
             "reduction": reduction,
         }
     )

@@ -145,3 +145,14 @@ def test_the_order_depends_on_the_seed_and_on_nothing_else(lab):
     again = schedule(groups[::-1], batch_tokens=7, rank=1, world_size=2)
     assert [[g.prompt_id for g in again.groups_of(s)] for s in (8, *range(8))] == [ids[8], *ids[:8]]
     assert [[g.prompt_id for g in schedule(groups, seed=1).groups_of(s)] for s in range(9)] != ids
+
+
+@pytest.mark.parametrize("max_steps", [1, 5, 11])
+def test_steps_in_place_of_epochs(lab, max_steps):
+    """Ten groups by four are three steps a pass; passes go on until the steps are done."""
+    plan = schedule(lab.build_groups(num_groups=10), epochs=1, max_steps=max_steps)
+    assert len(plan) == max_steps
+    ids = [g.prompt_id for step in range(max_steps) for g in plan.groups_of(step)]
+    passes = [ids[start : start + 10] for start in range(0, len(ids), 10)]
+    assert all(len(set(found)) == len(found) for found in passes)
+    assert len(ids) == 10 * (max_steps // 3) + 4 * (max_steps % 3)
