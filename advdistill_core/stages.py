@@ -56,6 +56,7 @@ class Stage:
 
 
 LOAD = Stage("load", "1", "advdistill_core.prompts.stage", "prompts", ("prompts",))
+QUESTIONS = Stage("questions", "1", "advdistill_core.evaluation.sets", "prompts", ())
 SELECT = Stage("select", "1", "advdistill_core.prompts.select", None, (), {"prompts": "", "before": ""})
 GENERATE = Stage(
     "generate", "1", "advdistill_core.teachers.stage", "responses", ("teacher",), {"prompts": "train"}, True
@@ -110,7 +111,7 @@ PUBLISH = Stage(
         "scores_after": "",
     },
 )
-STAGES = {s.name: s for s in (LOAD, SELECT, GENERATE, VERIFY, WEIGH, TRAIN, EVALUATE, PUBLISH)}
+STAGES = {s.name: s for s in (LOAD, QUESTIONS, SELECT, GENERATE, VERIFY, WEIGH, TRAIN, EVALUATE, PUBLISH)}
 
 
 @dataclass(frozen=True)

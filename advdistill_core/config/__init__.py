@@ -7,7 +7,7 @@ schema is the form of the Prefect UI: no unions of models, no callables.
 from typing import Literal
 
 from advdistill_core.config.base import Section, setting
-from advdistill_core.config.evaluation import EvaluationConfig
+from advdistill_core.config.evaluation import EvaluationConfig, EvaluationSet
 from advdistill_core.config.prompts import Family, PromptsConfig, PromptSource
 from advdistill_core.config.redistill import RedistillConfig
 from advdistill_core.config.rewards import PolicyConfig, RewardsConfig
@@ -58,6 +58,7 @@ class DistillConfig(Section):
 __all__ = [
     "DistillConfig",
     "EvaluationConfig",
+    "EvaluationSet",
     "Family",
     "PolicyConfig",
     "PromptSource",

@@ -1,11 +1,38 @@
-"""How models are measured."""
+"""How models are measured, and on which questions."""
+
+from typing import Any
+
+from pydantic import model_validator
 
 from advdistill_core.config.base import Section, setting
+from advdistill_core.config.prompts import PromptSource
 from advdistill_core.config.teacher import DType
 
 
+class EvaluationSet(PromptSource):
+    """A set of questions beside the held-out ones, from a source of its own."""
+
+    name: str = setting(
+        "other",
+        "Name",
+        "What the set is called in tables; not heldout, which is the part of the prompts kept back.",
+        pattern=r"^[\w.-]{1,60}$",
+    )
+    num_questions: int = setting(200, "Questions", "Distinct questions of the set.", ge=1)
+
+    @model_validator(mode="after")
+    def _name_is_free(self) -> "EvaluationSet":
+        if self.name == "heldout":
+            raise ValueError("name must not be heldout: so the questions kept back from training are called")
+        return self
+
+
+# Fields of the evaluation that decide an answer; the others choose what is asked or shown.
+_SAMPLING = ("max_new_tokens", "num_samples", "temperature", "top_p", "seed", "confidence", "dtype")
+
+
 class EvaluationConfig(Section):
-    """Sampling and statistics of the evaluation."""
+    """Questions, sampling and statistics of the evaluation."""
 
     max_new_tokens: int = setting(256, "Max new tokens", "Longest answer, in tokens.", ge=1)
     num_samples: int = setting(
@@ -29,3 +56,48 @@ class EvaluationConfig(Section):
     shard_size: int = setting(
         32, "Shard size", "Questions per shard: what a kill can lose.", affects_result=False, ge=1
     )
+    sets: list[EvaluationSet] = setting(
+        list, "Further sets", "Questions of other sources, such as harder or differently worded ones."
+    )
+    more_samples: int = setting(
+        0,
+        "Further samples",
+        "Every set is also answered so many times by sampling, for pass@k and maj@k; 0 for not at all.",
+        ge=0,
+        le=1024,
+    )
+    more_temperature: float = setting(
+        0.8, "Their temperature", "Sampling temperature of the further samples.", gt=0, le=5
+    )
+    teacher: bool = setting(
+        False, "Teacher too", "Measure the teacher on every set, to see the student relative to it."
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "EvaluationConfig":
+        names = [chosen.name for chosen in self.sets]
+        if len(set(names)) != len(names):
+            raise ValueError(f"sets must have different names, got {', '.join(names)}")
+        default = type(self).model_fields["more_temperature"].default
+        if not self.more_samples and self.more_temperature != default:
+            raise ValueError("more_temperature would be ignored: it is read with more_samples above 0")
+        return self
+
+    def sampling(self, more: bool = False) -> dict[str, Any]:
+        """What decides the answers to a question, in canonical JSON types.
+
+        Args:
+            more: of the further samples.
+        """
+        found = {name: getattr(self, name) for name in _SAMPLING}
+        return found | (
+            {"num_samples": self.more_samples, "temperature": self.more_temperature} if more else {}
+        )
+
+    def for_samples(self) -> "EvaluationConfig":
+        """The same evaluation with the further samples in place of the ordinary ones."""
+        return self.model_copy(update=self.sampling(more=True))
+
+    def chosen_set(self, name: str) -> EvaluationSet:
+        """A set by name."""
+        return next(chosen for chosen in self.sets if chosen.name == name)

@@ -1,4 +1,7 @@
-"""The stage `evaluate`: a model's answers to the held-out questions, graded."""
+"""The stage `evaluate`: a model's answers to a set of questions, graded.
+
+One artifact for each model, set and way of sampling, so that none is made twice.
+"""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +19,10 @@ from advdistill_core.rewards import stage as verify
 from advdistill_core.store import Artifact, ArtifactWriter, fingerprint, tables
 from advdistill_core.teachers import response_seed
 
-_SET = "heldout"
+#: The set of questions kept back from training.
+HELDOUT = "heldout"
+#: Models that are an artifact; the others are named by the configuration.
+TRAINED = ("student_after", "champion")
 _COLUMNS = ["prompt_id", "task", "messages", "reference_answer", "choices", "source"]
 
 Row = dict[str, Any]
@@ -25,7 +31,8 @@ Row = dict[str, Any]
 def identity(config: DistillConfig, params: Mapping[str, Any]) -> dict[str, Any]:
     """Scores also depend on the model's weights and on what decides a verdict.
 
-    The weights of the rubric are left out: changing them must not evaluate again.
+    The weights of the rubric and the list of sets are left out: changing them must not
+    evaluate again. The questions are an input.
 
     Raises:
         InputError: the teacher is to be evaluated, but is no model that can be loaded here.
@@ -34,7 +41,8 @@ def identity(config: DistillConfig, params: Mapping[str, Any]) -> dict[str, Any]
     rewards = config.rewards.identity()
     found = {name: rewards[name] for name in ("policy", "timeout_s", "memory_bytes")}
     found |= verify.identity(config, params)
-    if params["model"] != "student_after":  # that one is an input, known by its content
+    found["evaluation"] = config.evaluation.sampling(_samples(params))
+    if params["model"] not in TRAINED:  # those are an input, known by their content
         found["model_identity"] = models.identity(_settings(config, params["model"]).model)
     if params["model"] == "student_before":
         found["keep_layers"] = config.student.keep_layers
@@ -60,27 +68,35 @@ def run(
     out: ArtifactWriter,
     progress: Progress,
 ) -> None:
-    """Ask a model every held-out question and grade its answers.
+    """Ask a model every question of a set and grade its answers.
 
     Args:
         params: `model` is `student_before` (as training starts from it, `student.keep_layers`
-            applied), `student_after` (the input `student`) or `teacher`.
+            applied), `student_after` or `champion` (the input `student`) or `teacher`; `set`
+            is the name of the set (the held-out questions without one); `sampling` is
+            `samples` for the further samples in place of the ordinary ones.
 
     Raises:
         ErrorRateError: more answers than `rewards.max_error_frac` ended in timeout or error.
             They are kept; the next attempt only grades those again.
         InputError: the teacher is to be evaluated, but is no model that can be loaded here.
-        StageError: `student_after` without a student.
+        StageError: a trained student is to be evaluated and there is none.
     """
     _check(config, params)
-    questions = [row for part in inputs["prompts"].tables(_SET) for row in part.select(_COLUMNS).to_pylist()]
+    questions = [
+        row for part in inputs["prompts"].tables("heldout") for row in part.select(_COLUMNS).to_pylist()
+    ]
     with Grader(config.rewards) as grader:
         references = {q["prompt_id"]: _answer(q, "", False) for q in questions}
         ungradable = frozenset(grader.check_references(references))
-        work = _Evaluation(config, inputs, params["model"], grader, ungradable, out, progress, questions)
+        work = _Evaluation(config, inputs, params, grader, ungradable, out, progress, questions)
         out.write_tables(work.shards())
     out.note(tokens={"generated": work.tokens}, metrics=work.metrics())
     work.check_error_rate()
+
+
+def _samples(params: Mapping[str, Any]) -> bool:
+    return params.get("sampling") == "samples"
 
 
 def _settings(config: DistillConfig, model: str) -> Any:
@@ -106,14 +122,16 @@ class _Evaluation:
         self,
         config: DistillConfig,
         inputs: Mapping[str, Artifact],
-        model: str,
+        params: Mapping[str, Any],
         grader: Grader,
         ungradable: frozenset[str],
         out: ArtifactWriter,
         progress: Progress,
         questions: Sequence[Row],
     ) -> None:
-        self.config, self.model, self.student = config, model, inputs.get("student")
+        self.config, self.model, self.student = config, params["model"], inputs.get("student")
+        self.set = params.get("set", HELDOUT)
+        self.sampling = config.evaluation.for_samples() if _samples(params) else config.evaluation
         self.grader, self.ungradable, self.out, self.progress = grader, ungradable, out, progress
         self.questions = questions
         self.rows: list[Row] = []
@@ -121,7 +139,7 @@ class _Evaluation:
         self._loaded: tuple[Any, Any] | None = None
 
     def shards(self) -> Iterator[pa.Table]:
-        size = self.config.evaluation.shard_size
+        size = self.sampling.shard_size
         for start in range(0, len(self.questions), size):
             questions = self.questions[start : start + size]
             table = self._shard(questions)
@@ -157,7 +175,7 @@ class _Evaluation:
         from advdistill_core.teachers.local import sample
 
         model, tokenizer = self._load()
-        sampling = self.config.evaluation
+        sampling = self.sampling
         seeds = [
             [response_seed(sampling.seed, q["prompt_id"], s) for s in range(sampling.num_samples)]
             for q in questions
@@ -176,7 +194,7 @@ class _Evaluation:
         )
         return [
             {
-                "set": _SET,
+                "set": self.set,
                 "question_id": questions[r.index]["prompt_id"],
                 "model": self.model,
                 "sample_id": r.sample_id,
@@ -191,11 +209,11 @@ class _Evaluation:
 
     def _load(self) -> tuple[Any, Any]:
         if self._loaded is None:
-            settings, sampling = _settings(self.config, self.model), self.config.evaluation
+            settings, sampling = _settings(self.config, self.model), self.sampling
             name = settings.model
-            if self.model == "student_after":
+            if self.model in TRAINED:
                 if self.student is None:
-                    raise StageError("stage evaluate: got no student, expected one. Train it first.")
+                    raise StageError(f"stage evaluate: got no {self.model}, expected one. Train it first.")
                 name = str(self.student.local_path())
             trust = settings.trust_remote_code
             model = models.load_model(name, sampling.dtype, sampling.device, trust)
@@ -212,7 +230,7 @@ class _Evaluation:
             Event(
                 stage="evaluate",
                 done=len(self.rows),
-                total=len(self.questions) * self.config.evaluation.num_samples,
+                total=len(self.questions) * self.sampling.num_samples,
                 unit="responses",
                 tokens=self.tokens + new_tokens,
                 figures={"accuracy": correct / len(self.rows)} if self.rows else {},
@@ -222,9 +240,7 @@ class _Evaluation:
     def metrics(self) -> dict[str, Any]:
         """Accuracy with its interval, over gradable answers; counts of everything."""
         answers_Q = answers.by_question(self.rows)
-        found = statistics.accuracy(
-            answers.matrix(answers_Q.values()), confidence=self.config.evaluation.confidence
-        )
+        found = statistics.accuracy(answers.matrix(answers_Q.values()), confidence=self.sampling.confidence)
         return {
             **answers.estimate(found),
             **answers.at_k(answers_Q.values()),
