@@ -7,7 +7,7 @@ import signal
 import subprocess
 from typing import Any
 
-_PR_SET_PDEATHSIG = 1
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
 
 def die_with_parent(parent: int, sent: signal.Signals = signal.SIGKILL) -> None:
@@ -22,6 +22,11 @@ def die_with_parent(parent: int, sent: signal.Signals = signal.SIGKILL) -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, sent)
     if os.getppid() != parent:
         os._exit(1)
+
+
+def become_reaper() -> None:
+    """Let descendants of this process that lose their parent come to it."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def end_group(leader: "subprocess.Popen[Any]", grace_s: float) -> None:

@@ -10,9 +10,8 @@ import json
 import os
 import queue
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 import httpx
@@ -21,32 +20,21 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, sto
 from advdistill_core.config import TeacherConfig
 from advdistill_core.errors import InputError, StageError
 from advdistill_core.store.fingerprint import canonical_json
+from advdistill_core.teachers.completion import (
+    FAILED,
+    LONGEST_WAIT_S,
+    Choice,
+    Refused,
+    Retriable,
+    choices,
+    retry_after_s,
+)
 from advdistill_core.teachers.gate import Gate
-from advdistill_core.teachers.protocol import FinishReason, OnTokens, Request, Response, Sampling
+from advdistill_core.teachers.protocol import NO_SEED, OnTokens, Request, Response, Sampling
 
-_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 60.0
-_CHARACTERS_PER_TOKEN = 4  # where the endpoint does not tell its usage
-_FINISH: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
+_FIRST_WAIT_S = 0.5
+_AHEAD = 2  # prompts taken from the caller, as a multiple of what may be asked at once
 _REFUSED_FOR_ALL = {401, 402, 403, 404, 405}  # wrong key, no credit, no such model or path
-
-
-class _Retriable(Exception):
-    """A failure that may pass."""
-
-    def __init__(self, reason: str, wait_s: float | None = None) -> None:
-        super().__init__(reason)
-        self.wait_s = wait_s
-
-
-class _Refused(Exception):
-    """The endpoint does not want this request, now or later."""
-
-
-@dataclass(frozen=True)
-class _Choice:
-    text: str
-    finish_reason: FinishReason
-    num_tokens: int
 
 
 def precheck(config: TeacherConfig) -> None:
@@ -75,33 +63,50 @@ class Endpoint:
     """Answers requests over HTTP, many at once; see `protocol.Teacher`."""
 
     def __init__(self, config: TeacherConfig) -> None:
-        precheck(config)
         self.config = config
         self.several_at_once = True  # until an answer shows otherwise
-        self._url = config.base_url.rstrip("/") + "/chat/completions"
+        self._connect()
+
+    def _connect(self) -> None:
+        """Find out where to send requests, with which key and seeds."""
+        precheck(self.config)
+        key = os.environ.get(self.config.api_key_env, "") if self.config.api_key_env else ""
+        self._base, self._key, self._local = self.config.base_url.rstrip("/"), key, False
+        self._model, self._sends_seeds = self.config.model, self.config.send_seed
+        self._extra: dict[str, Any] = {}  # further fields of every request
 
     def render(self, messages: Sequence[Mapping[str, str]]) -> str:
         """The messages themselves, as text; the endpoint has the template."""
         return canonical_json([dict(message) for message in messages])
 
     def generate(
-        self, requests: Sequence[Request], sampling: Sampling, on_tokens: OnTokens | None = None
+        self, requests: Iterable[Request], sampling: Sampling, on_tokens: OnTokens | None = None
     ) -> Iterator[Response]:
         """Yield responses as they arrive.
 
         Raises:
             StageError: the endpoint refuses everything (key, model name, address).
         """
-        arrived: queue.Queue[Response | BaseException | None] = queue.Queue()
+        arrived: queue.Queue[Response | BaseException] = queue.Queue()
         loop = asyncio.new_event_loop()
-        work = loop.create_task(self._answer_all(requests, sampling, arrived))
+        inbox: asyncio.Queue[Request] = asyncio.Queue()
+        work = loop.create_task(self._answer_all(inbox, sampling, arrived))
         thread = threading.Thread(target=_drive, args=(loop, work, arrived), name="endpoint", daemon=True)
         thread.start()
-        tokens = 0
+        coming, missing, tokens = iter(requests), dict[int, int](), 0
         try:
-            while (item := arrived.get()) is not None:
+            while True:
+                while len(missing) < _AHEAD * self.config.concurrency and (request := next(coming, None)):
+                    missing[request.index] = missing.get(request.index, 0) + len(request.samples)
+                    loop.call_soon_threadsafe(inbox.put_nowait, request)
+                if not missing:
+                    return
+                item = arrived.get()
                 if isinstance(item, BaseException):
                     raise item
+                missing[item.index] -= 1
+                if not missing[item.index]:
+                    del missing[item.index]
                 tokens += item.num_tokens
                 if on_tokens:
                     on_tokens(tokens)
@@ -116,18 +121,21 @@ class Endpoint:
         """Nothing is held between calls."""
 
     async def _answer_all(
-        self, requests: Sequence[Request], sampling: Sampling, arrived: "queue.Queue[Any]"
+        self, inbox: "asyncio.Queue[Request]", sampling: Sampling, arrived: "queue.Queue[Any]"
     ) -> None:
         gate = Gate(self.config.concurrency)
-        key = os.environ.get(self.config.api_key_env, "") if self.config.api_key_env else ""
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        limits = httpx.Limits(max_connections=self.config.concurrency)
-        timeout = httpx.Timeout(self.config.timeout_s)
+        headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
         async with (
-            httpx.AsyncClient(headers=headers, limits=limits, timeout=timeout) as client,
+            httpx.AsyncClient(
+                headers=headers,
+                limits=httpx.Limits(max_connections=self.config.concurrency),
+                timeout=httpx.Timeout(self.config.timeout_s),
+                trust_env=not self._local,  # no proxy on the way to this machine
+            ) as client,
             asyncio.TaskGroup() as group,
         ):
-            for request in requests:
+            while True:
+                request = await inbox.get()
                 group.create_task(self._answer(client, gate, request, sampling, arrived))
 
     async def _answer(
@@ -140,39 +148,53 @@ class Endpoint:
     ) -> None:
         """All samples of one prompt, however many requests that takes."""
         missing = list(request.samples)
+        wanted = len(missing) if self.several_at_once else 1
+        was_refused = False
         while missing:
-            wanted = len(missing) if self.several_at_once else 1
-            if wanted == 1 and len(missing) > 1:  # one request each, side by side
+            if wanted == 1 and len(missing) > 1 and not was_refused:  # one request each, side by side
                 alone = [Request(request.index, request.prompt, (sample,)) for sample in missing]
                 await asyncio.gather(*(self._answer(client, gate, r, sampling, arrived) for r in alone))
                 return
             body = self._body(request.prompt, sampling, wanted, missing[0][1])
             try:
-                choices = await self._retried(client, gate, body)
-            except _Retriable:
-                choices = [_Choice("", "error", 0)] * wanted
-            except _Refused:
-                if wanted > 1:
-                    self.several_at_once = False  # it may have been the n
+                found = await self._retried(client, gate, body)
+            except Retriable:
+                found = [FAILED] * wanted
+            except Refused:
+                if wanted > 1:  # it may be the n or the prompt: one sample tells
+                    wanted, was_refused = 1, True
                     continue
-                choices = [_Choice("", "error", 0)]
-            if len(choices) < wanted:
-                self.several_at_once = False
-            for (sample_id, _), choice in zip(missing, choices, strict=False):
-                arrived.put(
-                    Response(request.index, sample_id, choice.text, choice.finish_reason, choice.num_tokens)
-                )
-            missing = missing[len(choices) :]
+                found = [FAILED] * len(missing) if was_refused else [FAILED]
+            else:
+                if len(found) < wanted or was_refused:
+                    self.several_at_once = False
+            for (sample_id, _), choice in zip(missing, found, strict=False):
+                arrived.put(self._response(request.index, sample_id, choice, body))
+            missing = missing[len(found) :]
+            wanted, was_refused = len(missing) if self.several_at_once else 1, False
+
+    @staticmethod
+    def _response(index: int, sample_id: int, choice: Choice, body: Mapping[str, Any]) -> Response:
+        return Response(
+            index,
+            sample_id,
+            choice.text,
+            choice.finish_reason,
+            choice.num_tokens,
+            seed=int(body.get("seed", NO_SEED)),
+            prompt_tokens=choice.prompt_tokens,
+        )
 
     def _body(self, prompt: str, sampling: Sampling, n: int, seed: int) -> dict[str, Any]:
         body: dict[str, Any] = {
-            "model": self.config.model,
+            "model": self._model,
             "messages": json.loads(prompt),
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "max_tokens": sampling.max_new_tokens,
+            **self._extra,
         }
-        if self.config.send_seed:
+        if self._sends_seeds:
             body["seed"] = seed % (1 << 31)
         if n > 1:
             body["n"] = n
@@ -180,10 +202,10 @@ class Endpoint:
             body["top_k"] = sampling.top_k
         return body
 
-    async def _retried(self, client: httpx.AsyncClient, gate: Gate, body: Mapping[str, Any]) -> list[_Choice]:
+    async def _retried(self, client: httpx.AsyncClient, gate: Gate, body: Mapping[str, Any]) -> list[Choice]:
         """One request, again after failures that may pass, later each time."""
         attempts = AsyncRetrying(
-            retry=retry_if_exception_type(_Retriable),
+            retry=retry_if_exception_type(Retriable),
             stop=stop_after_attempt(1 + self.config.max_retries),
             wait=_wait,
             reraise=True,
@@ -191,28 +213,28 @@ class Endpoint:
         async for attempt in attempts:
             with attempt:
                 async with gate.turn():
-                    choices = await self._once(client, gate, body)
-        return choices
+                    found = await self._once(client, gate, body)
+        return found
 
-    async def _once(self, client: httpx.AsyncClient, gate: Gate, body: Mapping[str, Any]) -> list[_Choice]:
+    async def _once(self, client: httpx.AsyncClient, gate: Gate, body: Mapping[str, Any]) -> list[Choice]:
         try:
             async with asyncio.timeout(self.config.timeout_s):  # also for an answer that trickles
-                answer = await client.post(self._url, json=body)
+                answer = await client.post(f"{self._base}/chat/completions", json=body)
         except (httpx.TransportError, TimeoutError) as error:
-            raise _Retriable(type(error).__name__) from error
+            raise Retriable(type(error).__name__) from error
         status = answer.status_code
         if status == 429 or status == 503:
-            wait_s = _retry_after_s(answer)
+            wait_s = retry_after_s(answer)
             gate.overloaded(wait_s or 0.0)
-            raise _Retriable(f"status {status}", wait_s)
+            raise Retriable(f"status {status}", wait_s)
         if status in (408, 409, 425) or status >= 500:
-            raise _Retriable(f"status {status}", _retry_after_s(answer))
+            raise Retriable(f"status {status}", retry_after_s(answer))
         if status in _REFUSED_FOR_ALL:
-            raise StageError(f"teacher endpoint {self._url}: got status {status}, expected an answer.")
+            raise StageError(f"teacher endpoint {self._base}: got status {status}, expected an answer.")
         if status >= 300:
-            raise _Refused(f"status {status}")
+            raise Refused(f"status {status}")
         gate.succeeded()
-        return _choices(answer, int(body.get("n", 1)))
+        return choices(answer, int(body.get("n", 1)))
 
 
 def _drive(loop: asyncio.AbstractEventLoop, work: "asyncio.Task[None]", arrived: "queue.Queue[Any]") -> None:
@@ -231,59 +253,8 @@ def _drive(loop: asyncio.AbstractEventLoop, work: "asyncio.Task[None]", arrived:
         arrived.put(last)
 
 
-def _choices(answer: httpx.Response, wanted: int) -> list[_Choice]:
-    """The samples in an answer, at most as many as were asked for.
-
-    Raises:
-        _Retriable: it is no completion (torn or of another form), or has no sample.
-    """
-    try:
-        document = answer.json()
-        found = [
-            (choice["message"].get("content") or "", choice.get("finish_reason"))
-            for choice in document["choices"]
-        ][:wanted]
-        told: Any = (document.get("usage") or {}).get("completion_tokens")
-        num_returned = len(document["choices"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _Retriable("no completion") from error
-    if not found or not all(isinstance(text, str) for text, _ in found):
-        raise _Retriable("no sample")
-    texts = [text for text, _ in found]
-    exact = isinstance(told, int) and num_returned == len(found)
-    counts = _shared(int(told), texts) if exact else [_estimate(text) for text in texts]
-    return [
-        _Choice(text, _FINISH.get(str(reason), "error"), count)
-        for (text, reason), count in zip(found, counts, strict=True)
-    ]
-
-
-def _shared(total: int, texts: Sequence[str]) -> list[int]:
-    """Divide a token count of all samples by the lengths of their texts; the sum is kept."""
-    lengths = [len(text) + 1 for text in texts]
-    whole, before, counts = sum(lengths), 0, []
-    for length in lengths:
-        after = before + length
-        counts.append(total * after // whole - total * before // whole)
-        before = after
-    return counts
-
-
-def _estimate(text: str) -> int:
-    return -(-len(text) // _CHARACTERS_PER_TOKEN)
-
-
-def _retry_after_s(answer: httpx.Response) -> float | None:
-    """Seconds of a Retry-After header, if it has them (dates are not worth the trouble)."""
-    try:
-        seconds = float(answer.headers["retry-after"])
-    except (KeyError, ValueError):
-        return None
-    return min(max(seconds, 0.0), _LONGEST_WAIT_S * 10) if seconds == seconds else None
-
-
 def _wait(state: RetryCallState) -> float:
     """What the endpoint asks for, else twice as long each time."""
     error = state.outcome.exception() if state.outcome else None
-    backoff = min(_FIRST_WAIT_S * 2.0 ** (state.attempt_number - 1), _LONGEST_WAIT_S)
-    return max(error.wait_s, 0.0) if isinstance(error, _Retriable) and error.wait_s is not None else backoff
+    backoff = min(_FIRST_WAIT_S * 2.0 ** (state.attempt_number - 1), LONGEST_WAIT_S)
+    return max(error.wait_s, 0.0) if isinstance(error, Retriable) and error.wait_s is not None else backoff

@@ -1,0 +1,111 @@
+"""What an OpenAI-compatible endpoint answers: samples, token counts, when to ask again."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from advdistill_core.teachers.protocol import FinishReason
+
+LONGEST_WAIT_S = 60.0
+_CHARACTERS_PER_TOKEN = 4  # where the endpoint does not tell its usage
+_FINISH: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
+_CUT_SHORT = "abort"  # vLLM's reason for what its own end cut off
+
+
+class Retriable(Exception):
+    """A failure that may pass.
+
+    Args:
+        reason: what happened, without anything of the request.
+        wait_s: how long the endpoint asks to wait, in seconds.
+    """
+
+    def __init__(self, reason: str, wait_s: float | None = None) -> None:
+        super().__init__(reason)
+        self.wait_s = wait_s
+
+
+class Refused(Exception):
+    """The endpoint does not want this request, now or later."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One sample of an answer; the first of an answer carries the prompt's tokens."""
+
+    text: str
+    finish_reason: FinishReason
+    num_tokens: int
+    prompt_tokens: int = 0
+
+
+FAILED = Choice("", "error", 0)
+
+
+def choices(answer: httpx.Response, wanted: int) -> list[Choice]:
+    """The samples in an answer, at most as many as were asked for.
+
+    Token counts are exact where the endpoint gives the ids of each sample or one sample's
+    usage; a usage of several samples is divided by the lengths of their texts.
+
+    Raises:
+        Retriable: it is no completion (torn or of another form), has no sample, or was cut
+            short by the end of its server.
+    """
+    try:
+        document = answer.json()
+        listed = document["choices"]
+        found = [
+            (choice["message"].get("content") or "", choice.get("finish_reason"), choice.get("token_ids"))
+            for choice in listed
+        ][:wanted]
+        usage = document.get("usage") or {}
+        told, prompt_tokens = _count(usage, "completion_tokens"), _count(usage, "prompt_tokens")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Retriable("no completion") from error
+    if not found or not all(isinstance(text, str) for text, _, _ in found):
+        raise Retriable("no sample")
+    if any(reason == _CUT_SHORT for _, reason, _ in found):
+        raise Retriable("cut short")
+    texts = [text for text, _, _ in found]
+    if all(isinstance(ids, list) and ids for _, _, ids in found):
+        counts = [len(ids) for _, _, ids in found]
+    elif told is not None and len(listed) == len(found):
+        counts = _shared(told, texts)
+    else:
+        counts = [_estimate(text) for text in texts]
+    return [
+        Choice(text, _FINISH.get(str(reason), "error"), count, 0 if i else prompt_tokens or 0)
+        for i, ((text, reason, _), count) in enumerate(zip(found, counts, strict=True))
+    ]
+
+
+def retry_after_s(answer: httpx.Response) -> float | None:
+    """Seconds of a Retry-After header, if it has them (dates are not worth the trouble)."""
+    try:
+        seconds = float(answer.headers["retry-after"])
+    except (KeyError, ValueError):
+        return None
+    return min(max(seconds, 0.0), LONGEST_WAIT_S * 10) if seconds == seconds else None
+
+
+def _count(usage: Mapping[str, Any], name: str) -> int | None:
+    told = usage.get(name)
+    return told if isinstance(told, int) and not isinstance(told, bool) and told >= 0 else None
+
+
+def _shared(total: int, texts: Sequence[str]) -> list[int]:
+    """Divide a token count of all samples by the lengths of their texts; the sum is kept."""
+    lengths = [len(text) + 1 for text in texts]
+    whole, before, counts = sum(lengths), 0, []
+    for length in lengths:
+        after = before + length
+        counts.append(total * after // whole - total * before // whole)
+        before = after
+    return counts
+
+
+def _estimate(text: str) -> int:
+    return -(-len(text) // _CHARACTERS_PER_TOKEN)
