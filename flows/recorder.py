@@ -5,7 +5,6 @@ import time
 from typing import Any, Literal
 
 from prefect import Task
-from prefect.artifacts import create_link_artifact, create_table_artifact
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.runtime import deployment, flow_run
 from prefect.tasks import exponential_backoff
@@ -15,7 +14,8 @@ from advdistill_core.config import DistillConfig
 from advdistill_core.errors import BudgetError, ErrorRateError, InputError
 from advdistill_core.stages import STAGES, plan_stage
 from advdistill_core.store import ArtifactRef, Store
-from flows.run_record import FOLDER, RunRecord, StageRecord, figures, headline_figures
+from flows.run_record import FOLDER, RunRecord, StageRecord, figures
+from flows.showing import RunPage
 from flows.tied import end_with_owner
 from tasks.cache import result_folder, split_arguments
 
@@ -49,6 +49,8 @@ class RunRecorder:
             remade=self._remade_before(run_id),
             config=config.model_dump(mode="json"),
         )
+        self.page = RunPage(self.record)
+        self._trained: ArtifactRef | None = None
         self._save()
 
     def step(
@@ -68,11 +70,13 @@ class RunRecorder:
         began = time.monotonic()
         label, config = label or task.name, config or self.config
         self._drop_if_asked(task, label, config, args, kwargs)
+        self.page.stages(label, "running")
         state = self._configured(task)(config, *args, return_state=True, **kwargs)
         try:
             ref: ArtifactRef = state.result()
         except BaseException as error:
             self.fail(error)
+            self.page.stages(label, "failed" if isinstance(error, Exception) else "stopped")
             raise
         self.record.stages[label] = StageRecord(
             stage=task.name,
@@ -82,6 +86,7 @@ class RunRecorder:
             uri=ref.uri,
         )
         self._save()
+        self._trained = ref if task.name == "train" else self._trained
         return ref
 
     def fail(self, error: BaseException) -> None:
@@ -98,14 +103,8 @@ class RunRecorder:
         self.record.report = f"{report.uri}/report.html" if report else None
         self.record.seconds = time.time() - self.record.started_at
         self._save()
-        stages = self.record.stages.items()
-        table = [{"stage": label, **s.model_dump(exclude={"stage"})} for label, s in stages]
-        create_table_artifact(table=table, key="stages", description=f"Stages of {self.config.name}")
-        headline = [{"figure": name, "value": v} for name, v in headline_figures(self.record.metrics).items()]
-        if headline:
-            create_table_artifact(table=headline, key="result", description=f"Result of {self.config.name}")
-        if self.record.report:
-            create_link_artifact(link=self.record.report, key="report", description="The report")
+        self.page.stages()
+        self.page.result(metrics or {}, self._trained, self.store)
         return self.record.model_dump(mode="json", exclude={"config", "remade"})
 
     def _configured(self, task: Task[..., ArtifactRef]) -> Task[..., ArtifactRef]:

@@ -44,11 +44,13 @@ def figures(metrics: dict[str, Any]) -> dict[str, Any]:
 
 def headline_figures(metrics: dict[str, Any]) -> dict[str, str]:
     """The few figures that people look at first, as text."""
-    return {name: f"{v:.4g}" if isinstance(v, float) else str(v) for name, v in metrics.items() if _plain(v)}
+    plain = plain_figures(metrics)
+    return {name: f"{v:.4g}" if isinstance(v, float) else str(v) for name, v in plain.items()}
 
 
-def _plain(value: Any) -> bool:
-    return isinstance(value, (bool, int, float, str))
+def plain_figures(metrics: dict[str, Any]) -> dict[str, Any]:
+    """The figures that are one value each."""
+    return {name: v for name, v in metrics.items() if isinstance(v, (bool, int, float, str))}
 
 
 def read_runs(root: str, strict: bool = False) -> list[RunRecord]:

@@ -1,0 +1,112 @@
+"""What a run shows of itself in the Prefect UI: its stages as they go, figures, plots, addresses."""
+
+import json
+import logging
+from collections.abc import Callable
+from typing import Any, cast
+from uuid import UUID
+
+import httpx
+from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import ArtifactUpdate
+from prefect.exceptions import PrefectException
+
+from advdistill_core.report.wording import number, percent, points
+from advdistill_core.store import ArtifactRef, Store
+from advdistill_core.store.tables import decode
+from flows import plots
+from flows.run_record import RunRecord, plain_figures
+
+_LOG = logging.getLogger(__name__)
+
+#: What people look at first: how it is called and written. Other figures keep their names.
+_TITLES: dict[str, tuple[str, Callable[[Any], str]]] = {
+    "accuracy_before": ("student before, right answers", percent),
+    "accuracy_after": ("student after, right answers", percent),
+    "difference": ("difference, points", points),
+    "difference_low": ("difference, lower end of the interval", points),
+    "difference_high": ("difference, upper end of the interval", points),
+    "num_questions": ("held-out questions", number),
+    "teacher_pass_rate": ("teacher, right answers", percent),
+    "num_prompts": ("training questions", number),
+    "mixed_groups": ("training questions with right and wrong responses", number),
+}
+
+
+class RunPage:
+    """The artifacts of one run in the UI. A server that does not answer costs the display only."""
+
+    def __init__(self, record: RunRecord) -> None:
+        self.record = record
+        self._table: UUID | None = None
+
+    def stages(self, label: str = "", outcome: str = "") -> None:
+        """Bring the stage table up to date.
+
+        Args:
+            label: a stage that is not in the record, and what to say of it.
+        """
+        rows = [
+            {"stage": name, "outcome": s.outcome, "rows": s.rows, "seconds": s.seconds, "artifact": s.uri}
+            for name, s in self.record.stages.items()
+        ]
+        if label:
+            rows.append({"stage": label, "outcome": outcome, "rows": "", "seconds": "", "artifact": ""})
+        _shown(lambda: self._show_table(rows))
+
+    def _show_table(self, rows: list[dict[str, Any]]) -> None:
+        if self._table is None:
+            made = create_table_artifact(rows, key="stages", description=f"Stages of {self.record.name}")
+            self._table = cast(UUID, made)
+            return
+        with get_client(sync_client=True) as client:
+            client.update_artifact(self._table, ArtifactUpdate(data=json.dumps(rows)))
+
+    def result(self, metrics: dict[str, Any], student: ArtifactRef | None, store: Store) -> None:
+        """Show the figures, the plots and where everything is."""
+        rows = headline_table(self.record.metrics)
+        if rows:
+            _shown(lambda: create_table_artifact(rows, key="result", description="Figures of the run"))
+        images = {"plot-accuracy": plots.accuracies(metrics)}
+        if student:
+            log = decode(store.open(student).file("train_log.parquet"), "train_log.parquet")
+            images["plot-loss"] = plots.loss(log["step"].to_pylist(), log["loss"].to_pylist())
+        for key, address in images.items():
+            if address:
+                _show_image(key, address)
+        _shown(lambda: create_markdown_artifact(self._addresses(), key="report", description="The report"))
+
+    def _addresses(self) -> str:
+        """Browsers open no file from a page of a server, so addresses are there to be copied."""
+        metrics, report = self.record.metrics, self.record.report
+        lines = [str(metrics["headline"]), ""] if "headline" in metrics else []
+        if report:
+            lines += ["**Report**", "", f"`{report if '://' in report else f'file://{report}'}`", ""]
+        lines += ["| stage | artifact |", "|---|---|"]
+        lines += [f"| {label} | `{s.uri}` |" for label, s in self.record.stages.items()]
+        return "\n".join(lines)
+
+
+def headline_table(metrics: dict[str, Any]) -> list[dict[str, str]]:
+    """The figures with titles and units, the most asked for first."""
+    plain = plain_figures(metrics)
+    plain.pop("headline", None)
+    first = {title: write(plain.pop(name)) for name, (title, write) in _TITLES.items() if name in plain}
+    rest = {name.replace("_", " "): _written(value) for name, value in plain.items()}
+    return [{"figure": name, "value": text} for name, text in (first | rest).items()]
+
+
+def _written(value: Any) -> str:
+    return str(value) if isinstance(value, bool | str) else number(value)
+
+
+def _show_image(key: str, address: str) -> None:
+    _shown(lambda: create_image_artifact(image_url=address, key=key, description=key.replace("-", " ")))
+
+
+def _shown(show: Callable[[], object]) -> None:
+    try:
+        show()
+    except (httpx.HTTPError, PrefectException) as error:
+        _LOG.warning("not shown in the UI: %s", error)
