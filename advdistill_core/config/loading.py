@@ -1,15 +1,33 @@
 """From a YAML file and overrides to a configuration, or one line that says what is wrong."""
 
-import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from advdistill_core.config import DistillConfig
+from advdistill_core.config.explaining import explain
 from advdistill_core.errors import InputError
+
+_EXAMPLE = "Begin with a shipped recipe; they are in flows/recipes."
+_FIELDS = "Fields are section.field, e.g. teacher.k."
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which a name that occurs twice is an error: the first value would be lost."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Refuse a repeated name, naming its line."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            name = str(key.value)
+            if name in seen:
+                line = key.start_mark.line + 1
+                raise yaml.YAMLError(f"{name} a second time in line {line}; it may occur once")
+            seen.add(name)
+        return super().construct_mapping(node, deep)
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
@@ -18,20 +36,28 @@ def read_recipe(path: Path) -> dict[str, Any]:
     Raises:
         InputError: the file is missing, no YAML, or no mapping.
     """
+    what = f"recipe {path.name}"
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError("recipe", str(path), "a readable YAML file", str(error)) from error
-    try:
-        document = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        problem = " ".join(str(error).split())
-        raise InputError(f"recipe {path.name}", problem, "valid YAML") from error
-    if not isinstance(document, dict):
+    except FileNotFoundError as error:
         raise InputError(
-            f"recipe {path.name}", type(document).__name__, "a mapping of sections, e.g. prompts and teacher"
-        )
-    return document
+            "recipe", str(path), "a file that exists", "`advdistill recipes` lists the shipped ones."
+        ) from error
+    except IsADirectoryError as error:
+        raise InputError("recipe", str(path), "a file, not a folder", "Name the YAML file in it.") from error
+    except OSError as error:
+        raise InputError("recipe", str(path), "a file that can be read", f"{error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise InputError(what, str(error), "a text in UTF-8", "Save it as UTF-8.") from error
+    try:
+        document = yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        problem = str(error).replace(' in "<unicode string>",', "")
+        raise InputError(what, " ".join(problem.split()), "valid YAML", "Mend that line.") from error
+    if not isinstance(document, dict):
+        got = "nothing" if document is None else f"a {type(document).__name__}"
+        raise InputError(what, got, "a mapping of sections, e.g. prompts and teacher", _EXAMPLE)
+    return {str(name): value for name, value in document.items()}
 
 
 def apply_overrides(document: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
@@ -53,7 +79,9 @@ def apply_overrides(document: Mapping[str, Any], overrides: Sequence[str]) -> di
         for key in keys[:-1]:
             child = target.setdefault(key, {})
             if not isinstance(child, dict):
-                raise InputError("--set", override, f"a section before the last dot, {key} is a value")
+                raise InputError(
+                    "--set", override, f"a section before the last dot, {key} is a value", _FIELDS
+                )
             target = child
         target[keys[-1]] = _override_value(override, text.strip())
     return result
@@ -71,48 +99,13 @@ def build_config(document: Mapping[str, Any]) -> DistillConfig:
         raise explain(error, DistillConfig) from error
 
 
-def explain(error: ValidationError, model: type[BaseModel]) -> InputError:
-    """Turn pydantic's list of problems into one line about the first."""
-    problem = error.errors()[0]
-    where = ".".join(str(part) for part in problem["loc"])
-    cause = problem.get("ctx", {}).get("error")
-    if isinstance(cause, InputError):
-        prefix = f"{where}." if where and not cause.what.startswith(where) else ""
-        return InputError(prefix + cause.what, cause.got, cause.expected, cause.remedy)
-    more = len(error.errors()) - 1
-    remedy = f"{more} more field(s) are wrong too." if more else ""
-    if problem["type"] == "extra_forbidden":
-        known = _fields_at(model, problem["loc"][:-1])
-        near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1, cutoff=0.5)
-        hint = f"Did you mean {near[0]}?" if near else f"Known here: {', '.join(known)}."
-        return InputError(where, "an unknown field", "a field of the configuration", hint)
-    message = problem["msg"].removeprefix("Value error, ")
-    if isinstance(problem["input"], dict):
-        return InputError(where, "a combination that cannot work", message, remedy)
-    message = message.removeprefix("Input should be ")
-    return InputError(where, problem["input"], message[:1].lower() + message[1:], remedy)
-
-
-def _fields_at(model: type[BaseModel], location: Sequence[str | int]) -> list[str]:
-    for part in location:
-        if isinstance(part, int):
-            continue
-        annotation: Any = model.model_fields[part].annotation if part in model.model_fields else None
-        candidates = [annotation, *get_args(annotation)]
-        models = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
-        if not models:
-            return []
-        model = models[0]
-    return list(model.model_fields)
-
-
 def _override_value(override: str, text: str) -> Any:
     if text[:1] not in ("[", "{", '"', "'") and text not in ("null", "~"):
         return text
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise InputError("--set", override, "a value, or a YAML list or mapping") from error
+        raise InputError("--set", override, "a value, or a YAML list or mapping", "Close it.") from error
 
 
 def _deep_copy(value: Any) -> Any:
