@@ -43,6 +43,10 @@ class StageError(AdvDistillError, RuntimeError):
     """A stage could not finish; what it had completed stays for the next attempt."""
 
 
+class ContaminationError(StageError):
+    """Training texts repeat evaluation questions, and the configuration says to stop then."""
+
+
 class BudgetError(StageError):
     """A token or money budget was reached; the stage can be resumed with a larger one."""
 

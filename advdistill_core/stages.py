@@ -39,7 +39,8 @@ class Stage:
             configuration (a model's weights, a file's content). Imported when needed.
         table: the table that it writes, or None.
         reads: sections of the configuration whose fields decide the result.
-        inputs: for each input, the prefix of the parts it reads ("" for all).
+        inputs: for each input, the prefix of the parts it reads ("" for all). Of inputs whose
+            number varies, such as `scores/NAME`, what stands before the slash is listed.
         own_process: whether it loads a model and so must be a process of its own.
     """
 
@@ -58,8 +59,19 @@ class Stage:
 LOAD = Stage("load", "1", "advdistill_core.prompts.stage", "prompts", ("prompts",))
 QUESTIONS = Stage("questions", "1", "advdistill_core.evaluation.sets", "prompts", ())
 SELECT = Stage("select", "1", "advdistill_core.prompts.select", None, (), {"prompts": "", "before": ""})
+GATE_PROMPTS = Stage(
+    "gate_prompts", "1", "advdistill_core.evaluation.gate", "prompts", (), {"prompts": "", "sets": "heldout"}
+)
 GENERATE = Stage(
     "generate", "1", "advdistill_core.teachers.stage", "responses", ("teacher",), {"prompts": "train"}, True
+)
+GATE_RESPONSES = Stage(
+    "gate_responses",
+    "1",
+    "advdistill_core.evaluation.gate",
+    "responses",
+    (),
+    {"prompts": "", "sets": "heldout", "responses": ""},
 )
 VERIFY = Stage(
     "verify",
@@ -102,16 +114,34 @@ PUBLISH = Stage(
     None,
     ("evaluation",),
     {
+        "loaded": "",
         "prompts": "",
+        "generated": "",
         "responses": "",
         "rewards": "",
         "weights": "",
         "student": "",
         "scores_before": "",
         "scores_after": "",
+        "scores": "",
     },
 )
-STAGES = {s.name: s for s in (LOAD, QUESTIONS, SELECT, GENERATE, VERIFY, WEIGH, TRAIN, EVALUATE, PUBLISH)}
+STAGES = {
+    s.name: s
+    for s in (
+        LOAD,
+        QUESTIONS,
+        SELECT,
+        GATE_PROMPTS,
+        GENERATE,
+        GATE_RESPONSES,
+        VERIFY,
+        WEIGH,
+        TRAIN,
+        EVALUATE,
+        PUBLISH,
+    )
+}
 
 
 @dataclass(frozen=True)
@@ -147,7 +177,7 @@ def plan_stage(
     document["params"] = dict(params or {})
     hashes = {}
     for name, ref in inputs.items():
-        prefix = stage.inputs[name]
+        prefix = stage.inputs[name.split("/")[0]]
         hashes[name] = store.open(ref).manifest.content_hash(prefix) if prefix else ref.content_hash
     return Plan(stage, fingerprint(stage.name, stage.version, document, hashes), document, hashes)
 

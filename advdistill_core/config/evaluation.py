@@ -1,6 +1,6 @@
 """How models are measured, and on which questions."""
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import model_validator
 
@@ -68,6 +68,12 @@ class EvaluationConfig(Section):
     )
     more_temperature: float = setting(
         0.8, "Their temperature", "Sampling temperature of the further samples.", gt=0, le=5
+    )
+    contamination: Literal["warn", "drop", "fail"] = setting(
+        "warn",
+        "Contamination",
+        "Training prompts and responses that repeat an evaluation question: warn keeps and reports them, "
+        "drop leaves them out, fail stops the run.",
     )
     teacher: bool = setting(
         False, "Teacher too", "Measure the teacher on every set, to see the student relative to it."
