@@ -95,7 +95,7 @@ TRAIN = Stage(
     "advdistill_core.training.stage",
     None,
     ("student",),
-    {"prompts": "train", "responses": "", "weights": ""},
+    {"prompts": "train", "responses": "", "weights": "", "rewards": ""},
     True,
 )
 EVALUATE = Stage(
@@ -192,8 +192,8 @@ def run_stage(
 ) -> ArtifactRef:
     """Produce a stage's artifact, or return the one that is there.
 
-    Two callers that want the same artifact at once produce it once: the second waits and
-    takes the first one's.
+    Two callers that want the same artifact at once produce it once: the second waits, or
+    takes a share of the work where the stage can be shared, and takes the first one's.
 
     Returns:
         A reference whose `outcome` says whether the stage ran, was resumed or was cached.
@@ -205,6 +205,10 @@ def run_stage(
 
     def waiting() -> None:
         progress(Event(stage=stage.name, done=0, total=0, unit="", message="another run is producing this"))
+        assist = getattr(importlib.import_module(stage.module), "assist", None)
+        if assist is not None:
+            opened = {name: store.open(ref) for name, ref in inputs.items()}
+            assist(config, opened, params or {}, store, plan.fingerprint, progress)
 
     with store.lock(stage.name, plan.fingerprint, waiting):
         found = store.find(stage.name, plan.fingerprint)

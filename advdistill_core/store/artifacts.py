@@ -210,6 +210,9 @@ class ArtifactWriter:
         self._tokens: dict[str, int] = {}
         self._metrics: dict[str, Any] = {}
         self._started_at, self._started = time.time(), time.monotonic()
+        damaged = store.manifest(stage, fingerprint)
+        if damaged:  # it tells which parts are still good
+            store.files.write(f"{self.folder}/work/replaced.json", damaged.model_dump_json().encode())
         store.files.remove(f"{self.folder}/manifest.json")  # parts below it are about to change
 
     # -- work in progress ---------------------------------------------------------------

@@ -7,7 +7,6 @@ does not fit its checksum is left out, and its response is asked for again.
 import hashlib
 import json
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any
 
 from advdistill_core.store.fingerprint import canonical_json
@@ -38,17 +37,13 @@ class Journal:
         """Keep a row; it survives the end of this process from here on."""
         if self._file is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 - closed in __exit__
+            self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 - closed in close
         text = canonical_json(row).encode()
         # The line break first: a torn line before must not spoil this one.
         self._file.write(b"\n" + _checksum(text) + b" " + text + b"\n")
 
-    def __enter__(self) -> "Journal":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Let go of the file; `append` opens it again."""
         if self._file is not None:
             self._file.close()
             self._file = None

@@ -102,9 +102,9 @@ class _Batch:
 class Engine:
     """Continuous batching on one model.
 
-    Of the prompts that wait, the longest are taken first. The prompt of a group is computed
-    once and its keys and values are repeated for the k samples; finished rows make place for
-    waiting ones.
+    Prompts are taken some batches at a time, the longest of them first. The prompt of a group
+    is computed once and its keys and values are repeated for the k samples; finished rows make
+    place for waiting ones.
     """
 
     def __init__(self, model: Any, tokenizer: Any, batch_size: int) -> None:
@@ -164,9 +164,8 @@ class Engine:
             taken.append(request)
             num_rows += len(request.samples)
         groups, refused = self._groups(taken, max_new)
-        ordered = sorted((*waiting, *groups), key=lambda group: -len(group.prompt))
-        waiting.clear()
-        waiting.extend(ordered)
+        # Behind those that wait: a short prompt would else be passed over for ever.
+        waiting.extend(sorted(groups, key=lambda group: -len(group.prompt)))
         return refused
 
     def _groups(self, requests: Sequence[Request], max_new: int) -> tuple[list[_Group], list[Response]]:

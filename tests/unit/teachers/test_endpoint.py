@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from advdistill_core.config import DistillConfig, TeacherConfig
@@ -349,6 +350,7 @@ def test_an_interrupted_stage_asks_only_for_what_is_missing(serve: Any, tmp_path
         generate(tmp_path, server, stop_in_the_second_shard)
     journals = sorted(tmp_path.glob("generate/*/work/responses/*.jsonl"))
     kept = sum(len(path.read_bytes().split(b"\n\n")) for path in journals)
+    kept += sum(pq.read_metadata(path).num_rows for path in tmp_path.glob("generate/*/work/*.parquet"))
     assert 16 <= kept < 30
     with open(max(journals, key=lambda path: path.stat().st_mtime), "ab") as file:
         file.write(b'0123456789abcdef {"prompt_id": "torn')

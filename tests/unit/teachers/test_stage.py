@@ -5,10 +5,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from advdistill_core import models
@@ -19,6 +20,7 @@ from advdistill_core.progress import Event
 from advdistill_core.stages import GENERATE, LOAD, run_stage
 from advdistill_core.store import ArtifactRef, Store, tables
 from advdistill_core.teachers import Sampling, request_hash, response_seed
+from advdistill_core.teachers.journal import Journal
 from advdistill_core.teachers.local import Engine
 from advdistill_core.teachers.protocol import OnTokens, Request, Response
 
@@ -58,6 +60,16 @@ class FailAfter:
             raise StageError("stop here")
 
 
+def kept_rows(root: Path) -> int:
+    """Responses that an interrupted generation left, in shards and journals."""
+    rows = [r for path in root.glob("generate/*/work/responses/*.jsonl") for r in Journal(path).read()]
+    return len(rows) + sum(pq.read_metadata(path).num_rows for path in shards_of(root))
+
+
+def shards_of(root: Path) -> list[Path]:
+    return sorted(root.glob("generate/*/work/*.parquet"))
+
+
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     """Every sample asked of the engine."""
@@ -65,10 +77,14 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     original = Engine.generate
 
     def counting(
-        self: Engine, requests: Sequence[Request], sampling: Sampling, on_tokens: OnTokens | None = None
+        self: Engine, requests: Iterable[Request], sampling: Sampling, on_tokens: OnTokens | None = None
     ) -> Iterator[Response]:
-        asked.extend((request.index, s) for request in requests for s, _ in request.samples)
-        return original(self, requests, sampling, on_tokens)
+        def taken() -> Iterator[Request]:
+            for request in requests:
+                asked.extend((request.index, s) for s, _ in request.samples)
+                yield request
+
+        return original(self, taken(), sampling, on_tokens)
 
     monkeypatch.setattr(Engine, "generate", counting)
     return asked
@@ -121,34 +137,62 @@ def test_settings_of_the_sampling_change_the_fingerprint(tmp_path: Path, change:
     assert base.content_hash != other.content_hash
 
 
-def test_a_failed_stage_continues_with_the_next_shard(tmp_path: Path, counted: list[tuple[int, int]]) -> None:
+def test_a_failed_stage_continues_with_the_next_response(
+    tmp_path: Path, counted: list[tuple[int, int]]
+) -> None:
     whole = generate(tmp_path / "whole")
-    counted.clear()
-
     with pytest.raises(StageError, match="stop here"):
-        generate(tmp_path / "cut", progress=FailAfter(3 * K))
-    assert len(counted) == 6 * K
+        generate(tmp_path / "cut", progress=FailAfter(2 * K))
+    kept = kept_rows(tmp_path / "cut")
+    assert 2 * K <= kept < NUM * K
     counted.clear()
     resumed = generate(tmp_path / "cut")
-    assert len(counted) == (NUM - 3) * K  # the first shard is kept
+    assert len(counted) == NUM * K - kept
     assert resumed.outcome == "resumed"
     assert resumed.content_hash == whole.content_hash
+    assert Store(str(tmp_path / "cut")).open(resumed).manifest.metrics["resumed_responses"] == kept
 
 
-def test_a_damaged_shard_is_made_again(tmp_path: Path, counted: list[tuple[int, int]]) -> None:
-    whole = generate(tmp_path / "whole")
-
+def test_only_the_rows_of_a_damaged_shard_are_made_again(
+    tmp_path: Path, counted: list[tuple[int, int]]
+) -> None:
+    whole = generate(tmp_path / "whole", batch_size=2)
     with pytest.raises(StageError):
-        generate(tmp_path / "cut", progress=FailAfter(6 * K))
-    shards = sorted((tmp_path / "cut").glob("generate/*/work/*.parquet"))
-    assert len(shards) == 2
-    shards[0].write_bytes(shards[0].read_bytes()[:-40])
+        generate(tmp_path / "cut", progress=FailAfter(6 * K + 1), batch_size=2)
+    torn = shards_of(tmp_path / "cut")[0]
+    kept = kept_rows(tmp_path / "cut")
+    lost = pq.read_metadata(torn).num_rows
+    torn.write_bytes(torn.read_bytes()[:-40])
     counted.clear()
     assert generate(tmp_path / "cut").content_hash == whole.content_hash
-    assert len(counted) == 4 * K
+    assert len(counted) == NUM * K - kept + lost
 
 
-def test_sigkill_loses_at_most_a_shard(tmp_path: Path, counted: list[tuple[int, int]]) -> None:
+def test_only_the_rows_of_a_damaged_part_are_made_again(
+    tmp_path: Path, counted: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A torn and an altered part of a finished artifact; also when the repair is interrupted."""
+    monkeypatch.setattr(tables.in_parts, "__defaults__", (4,))
+    whole = generate(tmp_path)
+    folder = tmp_path / "generate" / whole.fingerprint
+    parts = sorted(folder.glob("*.parquet"))
+    assert len(parts) == 6
+    parts[0].write_bytes(parts[0].read_bytes()[:-40])
+    altered = tables.decode(parts[2].read_bytes()).to_pylist()
+    altered[0]["text"] = "altered"
+    parts[2].write_bytes(tables.encode(tables.from_rows(altered, tables.RESPONSES)))
+    counted.clear()
+    with pytest.raises(StageError):
+        generate(tmp_path, progress=FailAfter(1))
+    assert not (folder / "manifest.json").exists()
+    again = generate(tmp_path)
+    assert again.content_hash == whole.content_hash
+    assert len(counted) <= 2 * 8  # the attempt that failed may have asked for all of them
+    manifest = Store(str(tmp_path)).open(again).manifest
+    assert manifest.metrics["reused_responses"] == NUM * K - 8
+
+
+def test_sigkill_loses_what_was_under_way(tmp_path: Path, counted: list[tuple[int, int]]) -> None:
     whole = generate(tmp_path / "whole", num=24)
     counted.clear()
     script = (
@@ -161,16 +205,17 @@ def test_sigkill_loses_at_most_a_shard(tmp_path: Path, counted: list[tuple[int, 
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     deadline = time.monotonic() + 120
-    while len(list((tmp_path / "cut").glob("generate/*/work/*.parquet"))) < 2:
+    while len(shards_of(tmp_path / "cut")) < 2:
         assert child.poll() is None, "it ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.002)
     child.send_signal(signal.SIGKILL)
     child.wait()
-    kept = len(list((tmp_path / "cut").glob("generate/*/work/*.parquet")))
+    kept = kept_rows(tmp_path / "cut")
+    assert kept >= 2 * 3 * K
     resumed = generate(tmp_path / "cut", num=24)
     assert resumed.content_hash == whole.content_hash
-    assert len(counted) == (24 - 3 * kept) * K
+    assert len(counted) == 24 * K - kept
 
 
 def test_too_long_prompts_are_recorded_and_bounded(tmp_path: Path) -> None:
@@ -186,7 +231,7 @@ def test_too_long_prompts_are_recorded_and_bounded(tmp_path: Path) -> None:
 
     store = Store(str(tmp_path))
     loaded = with_long_prompt(store)
-    with pytest.raises(ErrorRateError, match="3 failed requests of 6"):
+    with pytest.raises(ErrorRateError, match="1 failed requests of 6"):
         run_stage(GENERATE, config(tmp_path), {"prompts": loaded}, store)
     ref = run_stage(GENERATE, config(tmp_path, max_error_frac=0.5, seed=1), {"prompts": loaded}, store)
     rows = store.open(ref).table().to_pylist()
