@@ -61,17 +61,18 @@ def _explained(problem: Any, model: type[BaseModel]) -> InputError:
         )
     message = problem["msg"].removeprefix("Value error, ")
     if kind == "value_error" and isinstance(given, dict):
-        return _combination(where, message, given)
+        return _combination(where, message, given, _model_at(model, location))
     return InputError(where, _shown(given), _rule(kind, message, problem), _remedy(model, problem))
 
 
-def _combination(where: str, message: str, given: dict[str, Any]) -> InputError:
+def _combination(where: str, message: str, given: dict[str, Any], section: type[BaseModel]) -> InputError:
     """A problem between the fields of a section, whose message begins with the name of one."""
     first = _FIRST_WORD.match(message)
-    if first and first[1] in given:
+    if first and first[1] in section.model_fields:
         name = f"{where}.{first[1]}".lstrip(".")
-        return InputError(name, _shown(given[first[1]]), "a value that the other settings allow", message)
-    return InputError(where or "the recipe", "its settings together", "settings that go together", message)
+        got = _shown(given[first[1]]) if first[1] in given else "its default"
+        return InputError(name, got, "a value that goes with the other settings", f"{message}.")
+    return InputError(where or "the recipe", "these settings", "settings that go together", f"{message}.")
 
 
 def _rule(kind: str, message: str, problem: Any) -> str:

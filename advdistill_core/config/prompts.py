@@ -5,6 +5,7 @@ from typing import Any, Literal
 from pydantic import model_validator
 
 from advdistill_core.config.base import Section, setting
+from advdistill_core.errors import InputError
 
 
 class Family(Section):
@@ -76,7 +77,9 @@ class PromptSource(Section):
         if self.source == "datasets" and not self.dataset:
             raise ValueError("dataset is missing: source datasets needs a Hub name or a folder")
         if "{question}" not in self.instruction:
-            raise ValueError("instruction must contain {question}")
+            raise InputError(
+                "instruction", self.instruction, "a template that contains {question}", "Say where it goes."
+            )
         return self
 
 

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import model_validator
 
 from advdistill_core.config.base import Section, setting
+from advdistill_core.errors import InputError
 
 
 class PolicyConfig(Section):
@@ -127,10 +128,12 @@ class RewardsConfig(Section):
         worst_correct = self.correct - self.repetition - self.overlong
         best_wrong = self.format + self.tags + self.steps + self.equations
         if worst_correct <= best_wrong + _ROUNDING:
-            raise ValueError(
-                f"a wrong response could outrank a correct one: a correct one gets at least "
-                f"{worst_correct:g} (correct - repetition - overlong), a wrong one up to {best_wrong:g} "
-                f"(format + tags + steps + equations); raise correct or lower the others"
+            raise InputError(
+                "correct",
+                self.correct,
+                "enough that no wrong response outranks a correct one",
+                f"A correct one gets at least {worst_correct:g} (correct - repetition - overlong), a wrong one "
+                f"up to {best_wrong:g} (format + tags + steps + equations): raise it or lower the others.",
             )
         if self.overlong and self.overlong_tokens > self.max_len:
             raise ValueError(
