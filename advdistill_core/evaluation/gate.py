@@ -7,7 +7,7 @@ parts: whoever adds a clean evaluation set need not train again.
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from advdistill_core.config import DistillConfig
 from advdistill_core.errors import ContaminationError
-from advdistill_core.evaluation.contamination import Match, QuestionIndex
+from advdistill_core.evaluation.contamination import QuestionIndex
 from advdistill_core.evaluation.stage import HELDOUT
 from advdistill_core.progress import Event, Progress
 from advdistill_core.store import Artifact, ArtifactWriter
@@ -95,24 +95,24 @@ class Gate:
         """The training prompts that pass, and how many were looked at."""
         for part in artifact.tables("train"):
             ids, texts = part["prompt_id"].to_pylist(), map(_text, part["messages"].to_pylist())
-            yield self._passing(part, [(i, i) for i in ids], texts)
+            yield self._passing(part, ids, texts)
 
     def responses(self, artifact: Artifact) -> Iterator[tuple[int, pa.Table]]:
-        """The responses that pass, and how many were looked at.
-
-        A response to a question that repeats its own words is no more contaminated than its
-        prompt, which has a gate of its own; prompts are left out of its text.
-        """
+        """The responses that pass, and how many were looked at."""
         for part in artifact.tables():
             keys = zip(part["prompt_id"].to_pylist(), part["sample_id"].to_pylist(), strict=True)
-            named = [(prompt_id, f"{prompt_id} / {sample_id}") for prompt_id, sample_id in keys]
-            yield self._passing(part, named, part["text"].to_pylist())
+            names = [f"{prompt_id} / {sample_id}" for prompt_id, sample_id in keys]
+            yield self._passing(part, names, part["text"].to_pylist())
 
-    def _passing(self, part: pa.Table, names: list[tuple[str, str]], texts: Any) -> tuple[int, pa.Table]:
+    def _passing(self, part: pa.Table, names: list[str], texts: Iterable[str]) -> tuple[int, pa.Table]:
         kept = []
-        for (_, row_id), text in zip(names, texts, strict=True):
-            found = [(name, match) for name, index in self.indices.items() for match in index.find(row_id, text)]
-            self.matches += [_recorded(name, match) for name, match in found]
+        for row_id, text in zip(names, texts, strict=True):
+            found = [
+                {"set": name, **asdict(match)}
+                for name, index in self.indices.items()
+                for match in index.find(row_id, text)
+            ]
+            self.matches += found
             self.num_rows += bool(found)
             kept.append(not (found and self.drop))
         self.num_checked += part.num_rows
@@ -141,15 +141,9 @@ class Gate:
         }
 
 
-def _recorded(name: str, match: Match) -> dict[str, Any]:
-    return {"set": name, **asdict(match)}
-
-
 def _texts(artifact: Artifact, split: str) -> Iterator[tuple[str, str]]:
     for part in artifact.tables(split):
-        yield from zip(
-            part["prompt_id"].to_pylist(), map(_text, part["messages"].to_pylist()), strict=True
-        )
+        yield from zip(part["prompt_id"].to_pylist(), map(_text, part["messages"].to_pylist()), strict=True)
 
 
 def _text(messages: list[dict[str, str]]) -> str:
