@@ -1,0 +1,1 @@
+"""The study: does AdvDistill beat copying, where, and by how much?"""
