@@ -60,9 +60,19 @@ class ReferenceSerializer(Serializer):
 
 
 def split_arguments(arguments: dict[str, Any]) -> tuple[dict[str, ArtifactRef], dict[str, Any]]:
-    """Tell a task's input references from its variant parameters."""
-    refs = {name: value for name, value in arguments.items() if isinstance(value, ArtifactRef)}
-    params = {n: v for n, v in arguments.items() if n != "config" and n not in refs and v is not None}
+    """Tell a task's input references from its variant parameters.
+
+    A mapping of references, such as `scores`, becomes one input for each: `scores/NAME`.
+    """
+    refs: dict[str, ArtifactRef] = {}
+    params: dict[str, Any] = {}
+    for name, value in arguments.items():
+        if isinstance(value, ArtifactRef):
+            refs[name] = value
+        elif isinstance(value, dict) and all(isinstance(ref, ArtifactRef) for ref in value.values()):
+            refs |= {f"{name}/{key}": ref for key, ref in value.items()}
+        elif name != "config" and value is not None:
+            params[name] = value
     return refs, params
 
 

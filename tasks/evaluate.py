@@ -1,4 +1,6 @@
-"""Task: a model's answers to the held-out questions, graded."""
+"""Task: a model's answers to a set of questions, graded."""
+
+from typing import Literal
 
 from prefect import task
 
@@ -11,11 +13,20 @@ from tasks.perform import perform
 
 @task(**cached(EVALUATE))
 def evaluate(
-    config: DistillConfig, prompts: ArtifactRef, student: ArtifactRef | None = None, *, model: str
+    config: DistillConfig,
+    prompts: ArtifactRef,
+    student: ArtifactRef | None = None,
+    *,
+    model: str,
+    set: str | None = None,
+    sampling: Literal["samples"] | None = None,
 ) -> ArtifactRef:
     """Measure a model.
 
     Args:
-        model: `student_before`, `student_after` (needs `student`) or `teacher`.
+        prompts: whose held-out questions are asked.
+        model: `student_before`, `student_after` or `champion` (need `student`) or `teacher`.
+        set: what the questions are called; the held-out ones without it.
+        sampling: `samples` for `evaluation.more_samples`; the ordinary answers without it.
     """
-    return perform(EVALUATE, config, prompts=prompts, student=student, model=model)
+    return perform(EVALUATE, config, prompts=prompts, student=student, model=model, set=set, sampling=sampling)
