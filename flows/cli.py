@@ -10,8 +10,11 @@ from rich.console import Console
 from rich.table import Table
 
 from advdistill_core.errors import AdvDistillError, InputError
+from flows import usage
 from flows.commands import grading, serve
 from flows.options import AsJson, Overrides, Root
+
+_INTERRUPTED = 130
 
 app = typer.Typer(
     name="advdistill",
@@ -131,26 +134,38 @@ grading.register(app)
 serve.register(app)
 
 
-def guarded(command: Callable[[], Any]) -> int:
+def guarded(command: Callable[..., Any]) -> int:
     """Run a command and turn its errors into one line and an exit code.
 
     Returns:
         0 done, 1 the run failed, 2 the input is wrong, 130 interrupted.
     """
     try:
-        command()
+        code = command(standalone_mode=False)  # so that usage errors come here, too
+    except usage.UsageError as error:
+        return _say(usage.explain(error), 2) if len(sys.argv) > 1 else _help(error)
     except InputError as error:
-        print(f"advdistill: {error}", file=sys.stderr)
-        return 2
+        return _say(error, 2)
     except AdvDistillError as error:
-        print(f"advdistill: {error}", file=sys.stderr)
-        return 1
+        return _say(error, 1)
     except KeyboardInterrupt:
-        print("advdistill: interrupted; the same command continues where it stopped.", file=sys.stderr)
-        return 130
+        code = _INTERRUPTED
     except SystemExit as exit_:
-        return exit_.code if isinstance(exit_.code, int) else 1
-    return 0
+        code = exit_.code if isinstance(exit_.code, int) else 1
+    if code == _INTERRUPTED:
+        return _say("interrupted; the same command continues where it stopped.", _INTERRUPTED)
+    return code if isinstance(code, int) else 0
+
+
+def _say(message: object, code: int) -> int:
+    print(f"advdistill: {message}", file=sys.stderr)
+    return code
+
+
+def _help(error: Exception) -> int:
+    """No command at all: show what there is."""
+    print(error)
+    return 2
 
 
 def main() -> None:
