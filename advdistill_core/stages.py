@@ -126,6 +126,14 @@ PUBLISH = Stage(
         "scores": "",
     },
 )
+COMPARE = Stage(
+    "compare",
+    "1",
+    "advdistill_core.report.comparison",
+    None,
+    (),
+    {"weights": "", "students": "", "scores": ""},
+)
 STAGES = {
     s.name: s
     for s in (
@@ -140,6 +148,7 @@ STAGES = {
         TRAIN,
         EVALUATE,
         PUBLISH,
+        COMPARE,
     )
 }
 

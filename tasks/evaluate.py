@@ -29,4 +29,6 @@ def evaluate(
         set: what the questions are called; the held-out ones without it.
         sampling: `samples` for `evaluation.more_samples`; the ordinary answers without it.
     """
-    return perform(EVALUATE, config, prompts=prompts, student=student, model=model, set=set, sampling=sampling)
+    return perform(
+        EVALUATE, config, prompts=prompts, student=student, model=model, set=set, sampling=sampling
+    )

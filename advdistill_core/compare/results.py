@@ -23,6 +23,7 @@ class Outcome:
     """One arm's answers to one set, with one seed.
 
     Args:
+        seed: None for a model that no seed changes; it stands for every one.
         sampling: `greedy`, or how the answers were sampled.
         correct: (Q, S) 1 correct, 0 not, NaN where nothing is known; the questions of a set
             are in the same order in all outcomes.
@@ -31,7 +32,7 @@ class Outcome:
     """
 
     arm: str
-    seed: int
+    seed: int | None
     set: str
     sampling: str
     correct: NDArray[np.float64]
@@ -41,7 +42,9 @@ class Outcome:
     mean_tokens: float
 
 
-def outcome_of(arm: str, seed: int, name: str, sampling: str, rows: Iterable[Mapping[str, Any]]) -> Outcome:
+def outcome_of(
+    arm: str, seed: int | None, name: str, sampling: str, rows: Iterable[Mapping[str, Any]]
+) -> Outcome:
     """An outcome from the rows of a scores table."""
     rows = [dict(row) for row in rows]
     found = answers.by_question(rows)
@@ -148,9 +151,13 @@ def _grouped(outcomes: Sequence[Outcome]) -> dict[tuple[str, str, str], list[Out
 
 
 def _common(first: Sequence[Outcome], second: Sequence[Outcome]) -> tuple[list[Outcome], list[Outcome]]:
-    """Both sides at the seeds that both have; an arm that no seed changes stands for every one."""
+    """Both sides at the seeds that both have."""
     a, b = ({o.seed: o for o in side} for side in (first, second))
-    seeds = sorted(a.keys() & b.keys())
+    if a.keys() == {None}:
+        return [a[None]] * len(b), list(b.values())
+    if b.keys() == {None}:
+        return list(a.values()), [b[None]] * len(a)
+    seeds = [seed for seed in a if seed in b]
     return [a[s] for s in seeds], [b[s] for s in seeds]
 
 

@@ -134,6 +134,22 @@ def accuracies(metrics: dict[str, Any]) -> list[Figure]:
     ]
 
 
+def arms(name: str, title: str, rows: Sequence[tuple[str, float, float, float, bool]]) -> Figure:
+    """A dot with its interval for every arm of a comparison.
+
+    Args:
+        rows: title, accuracy, ends of the interval, and whether it was trained here.
+    """
+    dots = [
+        _dot(arm, share, low, high, "var(--accent)" if trained else "var(--muted)")
+        for arm, share, low, high, trained in rows
+    ]
+    layout = _layout("% answered correctly", "")
+    layout["height"] = 70 + 26 * len(dots)
+    layout["yaxis"] |= {"autorange": "reversed", "ticksuffix": "  "}
+    return {"id": name, "title": title, "note": "", "data": dots, "layout": layout}
+
+
 def _dot(name: str, value: float, low: float, high: float, colour: str) -> dict[str, Any]:
     x, left, right = (100 * v for v in (value, low, high))
     return {

@@ -39,17 +39,15 @@ def render(
         figures: by section; drawn by the page.
         views: lists for the browser.
     """
-    from plotly.offline import get_plotlyjs
-
     views = list(views)
     confidence = config.evaluation.confidence
-    js, draw, plotly = (_script(text) for text in (_file("report.js"), _file("plots.js"), get_plotlyjs()))
     found = metrics["paired"]
-    environment = Environment(
-        loader=PackageLoader(_HERE, ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    return environment.get_template("report.html.j2").render(
-        name=config.name,
+    return filled(
+        "report.html.j2",
+        config.name,
+        figures,
+        ["report.js"],
+        kind="report",
         metrics=metrics,
         confidence=f"{100 * confidence:g} %",
         caveats=wording.caveats(metrics),
@@ -75,15 +73,38 @@ def render(
             json.loads(json.dumps(stage_metrics)), sort_keys=False, allow_unicode=True
         ),
         versions=sections.versions(),
-        figures=figures,
-        figures_json=embedded_json([f for group in figures.values() for f in group]),
         views_json=embedded_json([view.rows() for view in views]),
         chunks=(chunk for view in views for chunk in view.chunks()),
+    )
+
+
+def filled(
+    template: str, name: str, figures: Mapping[str, list[Figure]], scripts: Iterable[str], **values: Any
+) -> str:
+    """A page: a template with the style, the theme and the plots that all pages have.
+
+    Args:
+        template: extends `base.html.j2`.
+        name: of the run.
+        figures: by section.
+        scripts: files of the page's own, run after the theme's.
+        **values: what else the template shows.
+    """
+    from plotly.offline import get_plotlyjs
+
+    environment = Environment(
+        loader=PackageLoader(_HERE, ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    texts = [_file("theme.js"), *map(_file, scripts), get_plotlyjs(), _file("plots.js")]
+    chosen = [_script(text) for text in texts]
+    return environment.get_template(template).render(
+        name=name,
+        figures=figures,
+        figures_json=embedded_json([f for group in figures.values() for f in group]),
         css=Markup(_file("report.css")),
-        js=js,
-        draw=draw,
-        plotly=plotly,
-        script_hashes=Markup(" ".join(f"'sha256-{_hash(s)}'" for s in (js, draw, plotly))),
+        scripts=chosen,
+        script_hashes=Markup(" ".join(f"'sha256-{_hash(script)}'" for script in chosen)),
+        **values,
     )
 
 

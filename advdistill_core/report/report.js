@@ -3,7 +3,6 @@
 const ROW_PX = 56;
 const SIGNS = { c: "✓", w: "×", u: "?", t: "!", e: "!" };
 const MOST_MARKS = 16;
-const $ = (id) => document.getElementById(id);
 
 function element(tag, className, text) {
   const node = document.createElement(tag);
@@ -200,12 +199,4 @@ $("list").addEventListener("keydown", (event) => {
 $("search").addEventListener("input", refresh);
 window.addEventListener("resize", paint);
 
-const themes = ["auto", "light", "dark"];
-$("theme").addEventListener("click", () => {
-  const next = themes[(themes.indexOf(document.documentElement.dataset.theme || "auto") + 1) % themes.length];
-  if (next === "auto") delete document.documentElement.dataset.theme;
-  else document.documentElement.dataset.theme = next;
-  $("theme").textContent = `Theme: ${next}`;
-  window.dispatchEvent(new Event("themechange"));
-});
 open(0);

@@ -25,10 +25,10 @@ class Model:
     hidden_size: int
     num_layers: int
     stop_at: float
-    max_rounds: int = 30
-    steps_per_round: int = 50
+    max_rounds: int = 16
+    steps_per_round: int = 100
     rows_per_step: int = 64
-    learning_rate: float = 3e-3
+    learning_rate: float = 4e-3
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def _teach(folder: Path, name: str, model: Model, setting: Setting, without: set
     config = StudentConfig(
         model=str(untrained),
         learning_rate=model.learning_rate,
-        lr_schedule="constant",
+        lr_schedule="cosine",
         groups_per_step=model.rows_per_step,
         checkpoint_every_steps=model.steps_per_round,
         device="cpu",
