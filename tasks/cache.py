@@ -7,12 +7,14 @@ takes as "no record", and the task runs again.
 """
 
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from prefect.cache_policies import CachePolicy
 from prefect.serializers import Serializer
+from pydantic import ValidationError
 
 from advdistill_core.config import DistillConfig
 from advdistill_core.errors import ArtifactError
@@ -43,15 +45,20 @@ class ReferenceSerializer(Serializer):
     type: Literal["advdistill-reference"] = "advdistill-reference"
 
     def dumps(self, obj: Any) -> bytes:
+        if isinstance(obj, BaseException):  # Prefect keeps the error of a failed task, too;
+            return json.dumps({"error": repr(obj)}).encode()  # to be read by people only
         return ArtifactRef.model_validate(obj).model_dump_json().encode()
 
     def loads(self, blob: bytes) -> ArtifactRef:
         """Read a reference.
 
         Raises:
-            ArtifactError: its artifact is missing or altered.
+            ArtifactError: its artifact is missing or altered, or it is an error's record.
         """
-        ref = ArtifactRef.model_validate_json(blob)
+        try:
+            ref = ArtifactRef.model_validate_json(blob)
+        except ValidationError as error:
+            raise ArtifactError(f"record: got {blob[:200]!r}, expected a reference.") from error
         root = ref.uri.removesuffix(f"/{ref.stage}/{ref.fingerprint}")
         found = Store(root).find(ref.stage, ref.fingerprint)
         if found is None:

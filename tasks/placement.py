@@ -39,9 +39,10 @@ from tasks.progress import Reporter
 DEPLOYMENT = "stage/gpu"
 
 _POLL_S = 2.0
-# A worker that lives reports a killed process a second time some seconds after the first;
-# a retry set in between would be overwritten.
-_SETTLE_S = 5.0
+# A worker that lives reports a killed process a second time some seconds after the first; a
+# retry set in between would be overwritten, and one set while the process of a failed run is
+# still ending makes a worker with `--limit` die.
+_SETTLE_S = 10.0
 _MAX_CRASHES = 5
 _MAX_SUBMISSIONS = 100
 

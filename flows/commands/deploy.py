@@ -4,6 +4,7 @@ import importlib
 from datetime import timedelta
 from typing import Any
 
+from prefect import Flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate, WorkPoolUpdate
 from prefect.client.schemas.objects import ConcurrencyLimitStrategy, ConcurrencyOptions, StateType
@@ -19,19 +20,22 @@ from flows.deployments import CPU, GPU, HEARTBEAT_S, Deployment, Overlap, deploy
 WATCH = "advdistill: runs without heartbeats have crashed"
 
 
-def deploy(root: str, gpus: int = 1, overlap: Overlap = "ENQUEUE") -> dict[str, str]:
+def deploy(
+    root: str, gpus: int = 1, overlap: Overlap = "ENQUEUE", flows: int | None = None
+) -> dict[str, str]:
     """Register everything; what is there already is brought up to date.
 
     Args:
         root: folder or URI of the artifacts, the same for all workers.
         gpus: slots of the GPU pool: one stage at a time on each.
         overlap: what a re-distillation does while another one runs.
+        flows: slots of the CPU pool: flows at once, or None for any number.
 
     Returns:
         The id of each deployment by `flow/name`.
     """
     with get_client(sync_client=True) as client:
-        ensure_pool(client, CPU, None)
+        ensure_pool(client, CPU, flows)
         ensure_pool(client, GPU, gpus)
         ids = {f"{d.flow}/{d.name}": apply(client, d) for d in deployments(root, overlap)}
         watch_for_dead_runs(client)
@@ -69,13 +73,30 @@ def apply(client: SyncPrefectClient, deployment: Deployment) -> str:
             work_pool_name=deployment.pool,
             job_variables=deployment.job_variables,
             parameters=dict(deployment.parameters),
-            parameter_openapi_schema=parameter_schema(flow).model_dump(exclude_unset=True),
+            parameter_openapi_schema=form(flow),
             enforce_parameter_schema=True,
             tags=list(deployment.tags),
             schedules=_schedules(client, deployment),
             **options,
         )
     )
+
+
+def form(flow: Flow[..., Any]) -> dict[str, Any]:
+    """The form of a flow in the UI: its signature, with labels and help texts for people."""
+    schema = parameter_schema(flow).model_dump(exclude_unset=True)
+    for name, field in schema["properties"].items():
+        field["title"] = name.replace("_", " ").capitalize()
+        if text := field.get("description"):
+            field["description"] = text[0].upper() + text[1:]
+    models = schema["definitions"]
+    for model in models.values():
+        for field in model.get("properties", {}).values():
+            item = models.get(field.get("items", {}).get("$ref", "").rpartition("/")[2], {})
+            # For a mapping the UI draws no input, and drops what is typed for one in a list.
+            if any("additionalProperties" in inner for inner in item.get("properties", {}).values()):
+                field["description"] += ' To change their parameters here: "Use JSON Input" at the right.'
+    return schema
 
 
 def _schedules(client: SyncPrefectClient, deployment: Deployment) -> list[DeploymentScheduleCreate]:

@@ -34,6 +34,9 @@ def deploy(
     overlap: Annotated[
         Literal["wait", "cancel"], typer.Option(help="What a re-distillation does while another runs.")
     ] = "wait",
+    flows: Annotated[
+        int | None, typer.Option(min=1, help="Slots of the cpu pool: flows at once; any number without it.")
+    ] = None,
     show: Annotated[bool, typer.Option("--print", help="Print infra/prefect.yaml instead.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -56,7 +59,7 @@ def deploy(
     connect()
     from flows.commands.deploy import deploy as register_all
 
-    ids = register_all(_full(root), gpus, strategy)
+    ids = register_all(_full(root), gpus, strategy, flows)
     print(json.dumps(ids) if as_json else "\n".join(ids))
 
 

@@ -20,6 +20,7 @@ from flows.tied import OWNER
 
 _STOP_S = 20.0
 _WATCH_S = 1.0
+_FLOWS = 4
 #: Of a worker here: it asks often, since the server is near, and listens to nobody else.
 WORKER_ENVIRONMENT = {
     "PREFECT_WORKER_WEBSERVER_HOST": "127.0.0.1",
@@ -62,11 +63,11 @@ def up(root: str, gpus: int = 1) -> None:
 
             if server:
                 server.wait()
-            deploy(root, gpus)
+            deploy(root, gpus, flows=_FLOWS)
             if machine.server:
                 _continue_runs("its process ended with an earlier `advdistill up`")
-            machine.workers.append(_start_worker(CPU, 0, limit=4))
-            machine.workers += [_start_worker(GPU, i, limit=1) for i in range(gpus)]
+            machine.workers.append(_start_worker(CPU, 0))
+            machine.workers += [_start_worker(GPU, i) for i in range(gpus)]
             ui = os.environ["PREFECT_API_URL"].removesuffix("/api") + "/v2/deployments"
             print(f"Prefect UI: {ui}\nArtifacts: {root}\nCtrl-C stops everything.", flush=True)
             _watch(machine)
@@ -92,8 +93,12 @@ def _start_server() -> LocalServer | None:
     return server
 
 
-def _start_worker(pool: str, number: int, limit: int) -> _Worker:
-    """A worker in a process group of its own, so that Ctrl-C reaches it through us."""
+def _start_worker(pool: str, number: int) -> _Worker:
+    """A worker in a process group of its own, so that Ctrl-C reaches it through us.
+
+    One of the GPU pool runs one stage at a time. The flows are limited by their pool: a
+    worker with a limit of its own dies when a run is retried before its process has ended.
+    """
     name = f"{pool}-{number}"
     folder = home() / "workers"
     folder.mkdir(parents=True, exist_ok=True)
@@ -101,7 +106,7 @@ def _start_worker(pool: str, number: int, limit: int) -> _Worker:
     if pool == GPU and "CUDA_VISIBLE_DEVICES" not in os.environ:
         environment["CUDA_VISIBLE_DEVICES"] = str(number)
     command = ["prefect", "worker", "start", "--type", "process"]
-    command += ["--pool", pool, "--name", name, "--limit", str(limit)]
+    command += ["--pool", pool, "--name", name, *(["--limit", "1"] if pool == GPU else [])]
     with open(folder / f"{name}.log", "ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "flows.tied", str(os.getpid()), *command],
@@ -122,7 +127,7 @@ def _watch(machine: _Machine) -> None:
             if worker.process.poll() is not None:
                 print(f"Worker {worker.name} ended with {worker.process.returncode}; starting it again.")
                 number = int(worker.name.rpartition("-")[2])
-                machine.workers[i] = _start_worker(worker.pool, number, limit=4 if worker.pool == CPU else 1)
+                machine.workers[i] = _start_worker(worker.pool, number)
         if machine.server and not machine.server.running():
             raise StageError(f"Prefect server: it ended. Its log is {machine.server.log}.")
 

@@ -51,6 +51,13 @@ def _is_busy(error: BaseException) -> bool:
     return isinstance(error, httpx.TimeoutException)
 
 
+def _runs(process: psutil.Process, module: str) -> bool:
+    try:
+        return module in process.cmdline()
+    except psutil.NoSuchProcess:
+        return False
+
+
 @dataclass
 class Worker:
     """A Prefect worker in a session of its own."""
@@ -88,14 +95,14 @@ class Stack:
     api: str
     workers: list[Worker] = field(default_factory=list)
 
-    def worker(self, pool: str, name: str, limit: int = 1) -> Worker:
+    def worker(self, pool: str, name: str) -> Worker:
         environment = {**self.cli.environment(), **WORKER_ENVIRONMENT, "PREFECT_API_URL": self.api}
         environment |= {"OMP_NUM_THREADS": "1", "PREFECT_HOME": str(self.cli.home / "prefect")}
         command = [sys.executable, "-m", "flows.tied", str(os.getpid())]
         command += ["prefect", "worker", "start", "--type", "process"]
         with open(self.cli.home / f"worker-{name}.log", "ab") as log:
             process = subprocess.Popen(
-                [*command, "--pool", pool, "--name", name, "--limit", str(limit)],
+                [*command, "--pool", pool, "--name", name, *(["--limit", "1"] if pool == "gpu" else [])],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -116,6 +123,15 @@ class Stack:
         body: dict[str, Any] = {"parameters": {"config": config, **extra}, "state": {"type": "SCHEDULED"}}
         body["idempotency_key"] = uuid.uuid4().hex
         return str(ask("POST", f"{self.api}/deployments/{found['id']}/create_flow_run", json=body)["id"])
+
+    def settle(self) -> None:
+        """Wait until no flow's process is left and the worker has reported its end.
+
+        A retry that comes before is overwritten by that report; people are not that fast.
+        """
+        engines = [p for w in self.workers for p in w.family() if _runs(p, "prefect.engine")]
+        self.until(lambda: not any(p.is_running() for p in engines), 60, "the flow's process to end")
+        time.sleep(5)
 
     def state(self, run: str) -> dict[str, Any]:
         return dict(ask("GET", f"{self.api}/flow_runs/{run}")["state"])
@@ -180,7 +196,7 @@ def running_stack(cli: Cli, root: Path) -> Iterator[Stack]:
         text=True,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    ready.worker("cpu", "cpu-0", limit=6)
+    ready.worker("cpu", "cpu-0")
     try:
         yield ready
     finally:

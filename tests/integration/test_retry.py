@@ -45,6 +45,7 @@ def test_retry_after_a_failure_in_training(stack: Stack, tmp_path: Path) -> None
     assert record(root, run)["error"]
 
     weights.write_bytes(good)
+    stack.settle()
     stack.set_state(run, "SCHEDULED", "AwaitingRetry")
     stack.until(lambda: record(root, run)["state"] != "failed", 60, "the retry to begin")
     assert stack.wait(run)["type"] == "COMPLETED", stack.state(run)

@@ -125,7 +125,7 @@ def test_pools_whose_workers_share_only_the_bucket(
     for pool in ("cpu", "gpu"):
         machine = Machine(tmp_path / pool, s3)
         monkeypatch.setattr(stack, "cli", machine)
-        stack.worker(pool, f"{pool}-s3", limit=4 if pool == "cpu" else 1)
+        stack.worker(pool, f"{pool}-s3")
     monkeypatch.undo()
     run = stack.trigger("distill/smoke", f"s3://{BUCKET}/pools")  # type: ignore[arg-type]
     assert stack.wait(run, 400)["type"] == "COMPLETED", stack.state(run)

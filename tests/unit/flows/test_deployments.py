@@ -91,3 +91,16 @@ def test_forms_have_titles_descriptions_and_an_order() -> None:
     assert check(schema, schema["$defs"], "config") > 50
     policy = RedistillConfig.model_json_schema()
     assert check(policy, {}, "policy") == len(RedistillConfig.model_fields)
+
+
+def test_the_form_has_labels_for_people() -> None:
+    from flows.commands.deploy import form
+    from flows.distill import distill
+
+    schema = form(distill)
+    labels = {name: field["title"] for name, field in schema["properties"].items()}
+    assert labels == {"config": "Config", "from_stage": "From stage"}
+    assert all(field["description"][0].isupper() for field in schema["properties"].values())
+    families = schema["definitions"]["PromptsConfig"]["properties"]["families"]
+    assert "Use JSON Input" in families["description"], "its mapping has no input of its own"
+    assert str(schema).count("Use JSON Input") == 1, "and only there"

@@ -92,3 +92,11 @@ def test_records_are_plain_json(tmp_path: Path) -> None:
         "outcome",
         "seconds",
     }
+
+
+def test_the_error_of_a_failed_task_is_kept_and_never_taken_for_a_reference() -> None:
+    serializer = ReferenceSerializer()
+    blob = serializer.dumps(ArtifactError("parts are missing"))
+    assert b"parts are missing" in blob
+    with pytest.raises(ArtifactError, match="expected a reference"):
+        serializer.loads(blob)
