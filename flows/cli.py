@@ -11,7 +11,7 @@ from rich.table import Table
 
 from advdistill_core.errors import AdvDistillError, InputError
 from flows import usage
-from flows.commands import grading, serve
+from flows.commands import compare, grading, serve
 from flows.options import AsJson, Overrides, Root
 
 _INTERRUPTED = 130
@@ -130,6 +130,7 @@ def _show_summary(summary: dict[str, Any]) -> None:
     console.print(f"Report: {summary['report']}", soft_wrap=True)
 
 
+compare.register(app)
 grading.register(app)
 serve.register(app)
 

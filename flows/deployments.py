@@ -68,6 +68,9 @@ def deployments(root: str, overlap: Overlap = "ENQUEUE", complete: bool = True) 
         Deployment("generate", "default", "flows.generate:generate_flow", "Only the teacher's responses."),
         Deployment("train", "default", "flows.train:train_flow", "Everything up to a trained student."),
         Deployment("evaluate", "default", "flows.evaluate:evaluate_flow", "Measure one model."),
+        Deployment(
+            "compare", "default", "flows.compare:compare", "Methods side by side on the same responses."
+        ),
     ]
     listed = [d if d.parameters else _with(d, {"config": default}) for d in listed]
     redistill = parameters({"name": "redistill"}, root, complete)

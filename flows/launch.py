@@ -1,15 +1,22 @@
 """Run a flow from the command line against a real server, with live progress."""
 
+import importlib
 import os
-from typing import Any
+from typing import Any, Literal
 
 from advdistill_core.config import DistillConfig
 from flows.server import connect
 from flows.terminal import Display
 
 
-def run_here(config: DistillConfig) -> dict[str, Any]:
-    """Run `distill` in this process.
+def run_here(
+    config: DistillConfig, name: Literal["distill", "compare"] = "distill", **parameters: Any
+) -> dict[str, Any]:
+    """Run a flow in this process.
+
+    Args:
+        name: the flow, which has its name in the module of its name.
+        **parameters: what it takes beside the configuration.
 
     The server, when it must be started, starts while Prefect is imported.
     """
@@ -19,7 +26,6 @@ def run_here(config: DistillConfig) -> dict[str, Any]:
     with Display() as display:
         if server and server.started:
             display.console.print("Starting a Prefect server ...", style="dim")
-        from flows.distill import distill
         from tasks import progress
 
         if server:
@@ -27,6 +33,8 @@ def run_here(config: DistillConfig) -> dict[str, Any]:
             display.console.print(f"Prefect UI: {server.ui_url}", style="dim", soft_wrap=True)
         token = progress.display.set(display)
         try:
-            return distill(config)
+            start = getattr(importlib.import_module(f"flows.{name}"), name)
+            summary: dict[str, Any] = start(config, **parameters)
+            return summary
         finally:
             progress.display.reset(token)

@@ -5,7 +5,7 @@ not independent; a difference takes only the seeds that both arms have.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
@@ -43,10 +43,10 @@ class Outcome:
 
 
 def outcome_of(
-    arm: str, seed: int | None, name: str, sampling: str, rows: Iterable[Mapping[str, Any]]
+    arm: str, seed: int | None, name: str, sampling: str, rows: Iterable[Row]
 ) -> Outcome:
     """An outcome from the rows of a scores table."""
-    rows = [dict(row) for row in rows]
+    rows = list(rows)
     found = answers.by_question(rows)
     return Outcome(
         arm,

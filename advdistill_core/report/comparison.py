@@ -18,6 +18,11 @@ GREEDY, SAMPLES = "as configured", "samples"
 Row = dict[str, Any]
 
 
+def identity(config: DistillConfig, params: Mapping[str, Any]) -> dict[str, Any]:
+    """The page shows the run's name and intervals of this level."""
+    return {"name": config.name, "confidence": config.evaluation.confidence}
+
+
 def run(
     config: DistillConfig,
     inputs: Mapping[str, Artifact],
