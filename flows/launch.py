@@ -28,12 +28,12 @@ def run_here(
             display.console.print("Starting a Prefect server ...", style="dim")
         from tasks import progress
 
+        start = getattr(importlib.import_module(f"flows.{name}"), name)
         if server:
             server.wait()
             display.console.print(f"Prefect UI: {server.ui_url}", style="dim", soft_wrap=True)
         token = progress.display.set(display)
         try:
-            start = getattr(importlib.import_module(f"flows.{name}"), name)
             summary: dict[str, Any] = start(config, **parameters)
             return summary
         finally:

@@ -19,7 +19,9 @@ def register(app: typer.Typer) -> None:
 
 
 def compare(
-    recipe: Annotated[str, typer.Argument(help="A shipped recipe or a YAML file; not needed to list arms.")] = "",
+    recipe: Annotated[
+        str, typer.Argument(help="A shipped recipe or a YAML file; not needed to list arms.")
+    ] = "",
     arms: Annotated[str, typer.Option("--arms", help=_ARMS)] = "",
     seeds: Annotated[str, typer.Option("--seeds", help="Seeds of the training, by comma.")] = "0,1,2",
     overrides: Overrides = None,
@@ -33,7 +35,9 @@ def compare(
         _list_arms(as_json)
         return
     if not recipe:
-        raise InputError("RECIPE", "nothing", "a shipped recipe or a YAML file", "`advdistill recipes` lists them.")
+        raise InputError(
+            "RECIPE", "nothing", "a shipped recipe or a YAML file", "`advdistill recipes` lists them."
+        )
     names = [*ARMS] if arms == "all" else [find(name).name for name in _split(arms)] or [*MAIN]
     numbers = _numbers(seeds)
     from flows import catalog
