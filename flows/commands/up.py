@@ -4,12 +4,15 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
+
+import httpx
 
 from advdistill_core.errors import InputError, StageError
 from advdistill_core.models.home import home
@@ -20,6 +23,7 @@ from flows.tied import OWNER
 
 _STOP_S = 20.0
 _WATCH_S = 1.0
+_ANSWER_S = 10.0
 _FLOWS = 4
 #: Of a worker here: it asks often, since the server is near, and listens to nobody else.
 WORKER_ENVIRONMENT = {
@@ -147,8 +151,19 @@ def _stop(machine: _Machine) -> None:
             worker.process.wait()
     if machine.server:
         if machine.workers and machine.server.running():
-            _continue_runs("`advdistill up` was stopped")
+            # Only for people who look at the server's records: the next `up` does the same.
+            # A server that lost its clients in the middle of a write may not answer for minutes.
+            asking = threading.Thread(target=_continue_stopped, daemon=True)
+            asking.start()
+            asking.join(_ANSWER_S)
         machine.server.stop()
+
+
+def _continue_stopped() -> None:
+    from prefect.exceptions import PrefectException
+
+    with suppress(httpx.HTTPError, PrefectException):
+        _continue_runs("`advdistill up` was stopped")
 
 
 def _continue_runs(why: str) -> None:
