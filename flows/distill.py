@@ -13,7 +13,7 @@ from tasks.evaluate import evaluate
 from tasks.generate import generate
 from tasks.load import load
 from tasks.publish import publish
-from tasks.train import train
+from tasks.train import rewards_for, train
 from tasks.verify import verify
 from tasks.weigh import weigh
 
@@ -33,7 +33,7 @@ def distill(config: DistillConfig, from_stage: FromStage = "first missing") -> d
     responses = run.step(generate, prompts)
     rewards = run.step(verify, prompts, responses)
     weights = run.step(weigh, responses, rewards)
-    student = run.step(train, prompts, responses, weights)
+    student = run.step(train, prompts, responses, weights, rewards_for(config, rewards))
     after = run.step(evaluate, prompts, student, model="student_after", label="evaluate after")
     report = run.step(publish, prompts, responses, rewards, weights, student, before, after)
     metrics = json.loads(Store(config.storage.root).open(report).file("metrics.json"))

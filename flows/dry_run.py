@@ -16,7 +16,12 @@ _STEPS: tuple[tuple[str, stages.Stage, dict[str, str], dict[str, str]], ...] = (
     ("generate", stages.GENERATE, {"prompts": "load"}, {}),
     ("verify", stages.VERIFY, {"prompts": "load", "responses": "generate"}, {}),
     ("weigh", stages.WEIGH, {"responses": "generate", "rewards": "verify"}, {}),
-    ("train", stages.TRAIN, {"prompts": "load", "responses": "generate", "weights": "weigh"}, {}),
+    (
+        "train",
+        stages.TRAIN,
+        {"prompts": "load", "responses": "generate", "weights": "weigh", "rewards": "verify"},
+        {},
+    ),
     (
         "evaluate after",
         stages.EVALUATE,
@@ -51,6 +56,8 @@ def plan(config: DistillConfig) -> dict[str, str]:
     outcome = {}
     for label, stage, sources, params in _STEPS:
         ref = None
+        if label == "train" and config.student.negatives.kind == "off":
+            sources = {name: source for name, source in sources.items() if name != "rewards"}
         if all(source in found for source in sources.values()):
             inputs = {name: found[source] for name, source in sources.items()}
             ref = store.find(stage.name, stages.plan_stage(stage, config, inputs, store, params).fingerprint)

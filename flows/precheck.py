@@ -2,18 +2,20 @@
 
 import difflib
 import importlib.util
-import os
 import shutil
 from pathlib import Path
 
-from advdistill_core import models, prompts
-from advdistill_core.config import DistillConfig
+from advdistill_core import models, prompts, stages
+from advdistill_core.config import DistillConfig, TeacherConfig
 from advdistill_core.errors import InputError
 from advdistill_core.models import smollm2
 from advdistill_core.models.sources import as_folder
 from advdistill_core.rewards import registry
+from advdistill_core.store import Store
 from advdistill_core.store.files import Files
 from advdistill_core.teachers import backends
+from flows import roots
+from flows.dry_run import plan
 
 # A response row in Parquet, text included, takes well under a kilobyte per 100 tokens.
 _BYTES_PER_TOKEN = 8
@@ -23,26 +25,70 @@ _HEADROOM_BYTES = 200 << 20
 _SMOLLM2_PARAMETERS = 135_000_000
 
 
-def precheck(config: DistillConfig) -> None:
+def precheck(config: DistillConfig, make_root: bool = True) -> None:
     """Check the root, the prompts' source, the models and the free disk space.
+
+    Nothing is written before all else is right, and nothing at all unless `make_root`.
 
     Raises:
         InputError: naming the first thing that is wrong.
     """
     files = Files(config.storage.root)
     if files.is_local:
-        _check_root(Path(files.root))
-    else:
-        _check_remote_root(files)
-    prompts.precheck(config.prompts)
+        roots.check_writable(Path(files.root))
     _check_settings(config)
-    if config.teacher.backend == "transformers":
-        _check_model("teacher", config.teacher.model)
-    else:
-        backends.precheck(config.teacher)
+    _check_prompts(config)
+    for section, teacher in _teachers(config.teacher):
+        if teacher.backend == "transformers":
+            _check_model(section, teacher.model)
+        else:
+            backends.precheck(teacher)
     _check_model("student", config.student.model)
+    _check_layers(config)
     if files.is_local:
         _check_space(config, Path(files.root))
+    _check_endpoints(config)
+    if make_root and files.is_local:
+        _make_root(Path(files.root))
+    elif make_root:
+        _check_remote_root(files)
+
+
+def _check_prompts(config: DistillConfig) -> None:
+    """Look at questions that no earlier run has read and kept."""
+    store = Store(config.storage.root)
+    chosen = stages.plan_stage(stages.LOAD, config, {}, store)
+    if store.manifest(stages.LOAD.name, chosen.fingerprint) is None:
+        prompts.precheck(config.prompts)
+
+
+def _teachers(first: TeacherConfig) -> list[tuple[str, TeacherConfig]]:
+    """All teachers, each under the name of its section."""
+    found = [("teacher", first)]
+    for place, further in enumerate(first.mixture):
+        own = {name: getattr(further, name) for name in type(further).model_fields}
+        found.append((f"teacher.mixture.{place}", first.model_copy(update={**own, "mixture": []})))
+    return found
+
+
+def _check_endpoints(config: DistillConfig) -> None:
+    """Ask each endpoint, if this process is the one that will and there is something to ask for."""
+    asked = [(section, one) for section, one in _teachers(config.teacher) if one.backend == "openai"]
+    if not asked or config.placement != "local" or plan(config)["generate"] == "cached":
+        return
+    from advdistill_core.teachers.probe import probe
+
+    for section, teacher in asked:
+        probe(teacher, section)
+
+
+def _check_layers(config: DistillConfig) -> None:
+    """Whether the student has the layers that are to be kept."""
+    kept, count = config.student.keep_layers, models.num_layers(config.student.model)
+    if kept and count is not None and kept[-1] >= count:
+        raise InputError(
+            "student.keep_layers", kept, f"layers from 0 to {count - 1}", "Leave the others out."
+        )
 
 
 def _check_settings(config: DistillConfig) -> None:
@@ -52,12 +98,12 @@ def _check_settings(config: DistillConfig) -> None:
         near = difflib.get_close_matches(config.prompts.task, known, n=1)
         hint = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(known)}."
         raise InputError("prompts.task", config.prompts.task, "the task of a verifier", hint)
-    if config.weighting.scheme == "linear":
+    if config.weighting.scheme == "linear" and config.student.negatives.kind == "off":
         raise InputError(
             "weighting.scheme",
             "linear",
             "a scheme without negative weights, whose loss has a bound",
-            "Choose positive, or look at the weights with `advdistill weigh`.",
+            "Choose positive or a bounded student.negatives, or look at the weights with `advdistill weigh`.",
         )
     for tracker in config.student.report_to:
         if importlib.util.find_spec(tracker) is None:
@@ -87,13 +133,14 @@ def _weight_bytes(name: str) -> int:
     return sum(file.stat().st_size for file in folder.glob("*.safetensors")) if folder else 0
 
 
-def _check_root(root: Path) -> None:
+def _make_root(root: Path) -> None:
     try:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError("storage.root", str(root), "a folder that can be made", str(error)) from error
-    if not os.access(root, os.W_OK | os.X_OK):
-        raise InputError("storage.root", str(root), "a writable folder", "Choose another --root.")
+        problem = f"{root} ({error.strerror})"
+        raise InputError(
+            "storage.root", problem, "a folder that can be made", "Choose another --root."
+        ) from error
 
 
 def _check_remote_root(files: Files) -> None:
@@ -110,7 +157,8 @@ def _check_remote_root(files: Files) -> None:
 
 
 def _check_space(config: DistillConfig, root: Path) -> None:
-    needed, free = needed_bytes(config), shutil.disk_usage(root).free
+    there = next(folder for folder in (root, *root.parents) if folder.is_dir())
+    needed, free = needed_bytes(config), shutil.disk_usage(there).free
     if free < needed:
         raise InputError(
             "storage.root",

@@ -10,7 +10,7 @@ from flows.precheck import precheck
 from flows.recorder import FromStage, RunRecorder
 from tasks.generate import generate
 from tasks.load import load
-from tasks.train import train
+from tasks.train import rewards_for, train
 from tasks.verify import verify
 from tasks.weigh import weigh
 
@@ -34,4 +34,5 @@ def make_student(run: RunRecorder, prompts: ArtifactRef, config: DistillConfig |
     responses = run.step(generate, prompts, config=config)
     rewards = run.step(verify, prompts, responses, config=config)
     weights = run.step(weigh, responses, rewards, config=config)
-    return run.step(train, prompts, responses, weights, config=config)
+    graded = rewards_for(config or run.config, rewards)
+    return run.step(train, prompts, responses, weights, graded, config=config)

@@ -16,24 +16,23 @@ from advdistill_core import errors
 from advdistill_core.config.student import StudentConfig
 from advdistill_core.errors import StageError
 from advdistill_core.progress import Event, Progress
-from advdistill_core.training.rows import Group
-from advdistill_core.training.worker import die_with_parent, groups_to_json
+from advdistill_core.training.run import Job
+from advdistill_core.training.worker import die_with_parent
 
 _POLL_S = 0.2
 _LOG_TAIL_BYTES = 4000
 
 
-def fit_in_processes(
-    groups: list[Group], config: StudentConfig, job: Path, progress: Progress
-) -> dict[str, Any]:
+def fit_in_processes(work: Job, config: StudentConfig, job: Path, progress: Progress) -> dict[str, Any]:
     """Train with `config.num_processes` processes.
 
     Args:
+        work: what the student is trained on.
         job: a folder for what the processes exchange; checkpoints go beside it. The
             trained model is in its `model` afterwards.
 
     Returns:
-        `log`, `shared` and `fused` as in `fit.Fitted`, and the `world_size` that took part.
+        `log`, `shared`, `fused` and `notes` as in `fit.Fitted`, and the `world_size` that took part.
 
     Raises:
         StageError: what a process raised, or the end of their output when one died.
@@ -41,7 +40,7 @@ def fit_in_processes(
     shutil.rmtree(job, ignore_errors=True)
     job.mkdir()
     (job / "config.json").write_text(config.model_dump_json(), "utf-8")
-    (job / "groups.json").write_text(groups_to_json(groups), "utf-8")
+    (job / "work.json").write_text(work.to_json(), "utf-8")
     (job / "messages.jsonl").touch()
     with open(job / "output.txt", "wb") as output:
         launcher = subprocess.Popen(

@@ -11,16 +11,20 @@ from advdistill_core import models
 from advdistill_core.config import DistillConfig, StudentConfig
 from advdistill_core.models.home import no_bars
 from advdistill_core.progress import Event, Progress
+from advdistill_core.rewards import stage as verify
 from advdistill_core.store import Artifact, ArtifactWriter, tables
-from advdistill_core.training.rows import Group
 
 _LOG = pa.schema(
     [
         ("step", pa.int64()),
+        ("stage", pa.int64()),
         ("loss", pa.float64()),
         ("learning_rate", pa.float64()),
         ("grad_norm", pa.float64()),
         ("completion_tokens", pa.int64()),
+        ("heldout_accuracy", pa.float64()),
+        ("heldout_loss", pa.float64()),
+        ("chosen_log_prob", pa.float64()),
     ]
 )
 
@@ -29,7 +33,12 @@ def identity(config: DistillConfig, params: Mapping[str, Any]) -> dict[str, Any]
     """The student's weights count, not what they are called."""
     section = config.student.identity()
     section["model"] = models.identity(config.student.model)
-    return {"student": section}
+    early = config.student.early_stopping
+    if not early.every_steps or early.metric != "accuracy":
+        return {"student": section}
+    rewards = config.rewards.identity()
+    grading = {name: rewards[name] for name in ("policy", "timeout_s", "memory_bytes")}
+    return {"student": section, "grading": grading | verify.identity(config, params)}
 
 
 def run(
@@ -45,21 +54,33 @@ def run(
     student is written as it was, and the metrics say why.
     """
     from advdistill_core.training.data import read_groups, read_weights, why_nothing
+    from advdistill_core.training.heldout import kept_back
+    from advdistill_core.training.more_data import read_heldout, read_paired
+    from advdistill_core.training.run import Job
 
     student = config.student
+    second = student.negatives.kind != "off"
     tokenizer = models.load_tokenizer(student.model, student.trust_remote_code)
-    wanted = read_weights(inputs["weights"])
+    wanted = read_weights(inputs["weights"], second)
     if not wanted:
         why = why_nothing(inputs["weights"].manifest.metrics)
         progress(Event(stage="train", done=0, total=0, unit="steps", message=why))
         _write_unchanged(student, tokenizer, out)
         out.note(tokens={"completion": 0}, metrics={"num_steps": 0, "nothing_to_train": why})
         return
-    data = read_groups(inputs["prompts"], inputs["responses"], wanted, tokenizer, student)
+    back = kept_back(_prompt_ids(inputs["prompts"]), student)
+    data = read_groups(inputs["prompts"], inputs["responses"], wanted, tokenizer, student, back)
+    paired = read_paired(inputs, tokenizer, student, back) if second else []
+    heldout = read_heldout(inputs["prompts"], tokenizer, config, back, data.heldout)
     progress(Event(stage="train", done=0, total=0, unit="steps", message="loading the student"))
-    log, paths = _train(data.groups, student, out, progress)
+    log, notes = _train(Job(data.groups, paired, heldout), student, tokenizer, out, progress)
     _write_model(tokenizer, out)
     _write_log(log, out)
+    if second and not paired:
+        notes["negatives"] = {"kind": student.negatives.kind, "num_groups": 0, "num_steps": 0}
+    if back:
+        notes["early_stopping"]["num_kept_back"] = len(back)
+    _tell(notes, progress)
     tokens = sum(int(entry["completion_tokens"]) for entry in log)
     out.note(
         tokens={"completion": tokens},
@@ -71,33 +92,55 @@ def run(
             "empty": len(data.empty),
             "loss_first": log[0]["loss"],
             "loss_last": log[-1]["loss"],
-            **paths,
+            **notes,
         },
     )
 
 
+def _prompt_ids(prompts: Artifact) -> list[str]:
+    return [name for t in prompts.tables("train") for name in t.column("prompt_id").to_pylist()]
+
+
 def _train(
-    groups: list[Group], student: StudentConfig, out: ArtifactWriter, progress: Progress
-) -> tuple[list[dict[str, Any]], dict[str, bool]]:
+    job: Any, student: StudentConfig, tokenizer: Any, out: ArtifactWriter, progress: Progress
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Train here or in several processes; the model is in the work folder `job` afterwards.
 
     Returns:
-        The log, and which fast paths the model allowed.
+        The log, and what to record: which fast paths the model allowed, why it stopped.
     """
-    from advdistill_core.training.fit import fit
     from advdistill_core.training.launch import fit_in_processes
+    from advdistill_core.training.run import train
     from advdistill_core.training.student import load_student, save_student
 
-    job = out.work_folder("job")
+    folder = out.work_folder("job")
     if student.num_processes > 1:
-        result = fit_in_processes(groups, student, job, progress)
-        log, shared, fused = result["log"], result["shared"], result["fused"]
+        result = fit_in_processes(job, student, folder, progress)
+        log, shared, fused, notes = (result[name] for name in ("log", "shared", "fused", "notes"))
     else:
-        fitted = fit(load_student(student), groups, student, out.work_folder("checkpoints"), progress)
-        shutil.rmtree(job / "model", ignore_errors=True)  # of an attempt that was cut short here
-        save_student(fitted.model, job / "model")
-        log, shared, fused = fitted.log, fitted.shared, fitted.fused
-    return log, {"prefix_shared": shared, "output_layer_fused": fused}
+        checkpoints = out.work_folder("checkpoints")
+        fitted = train(load_student(student), job, student, checkpoints, progress, tokenizer)
+        shutil.rmtree(folder / "model", ignore_errors=True)  # of an attempt that was cut short here
+        save_student(fitted.model, folder / "model")
+        log, shared, fused, notes = fitted.log, fitted.shared, fitted.fused, fitted.notes
+    return log, {"prefix_shared": shared, "output_layer_fused": fused, **notes}
+
+
+def _tell(notes: Mapping[str, Any], progress: Progress) -> None:
+    """Say where a training ended early."""
+    said = []
+    if (stopped := notes.get("early_stopping", {}).get("stopped_at")) is not None:
+        said.append(f"stopped after step {stopped}: nothing better came")
+    negatives = notes.get("negatives", {})
+    if (stopped := negatives.get("guard_stopped_at")) is not None:
+        said.append(
+            f"the second stage was stopped at step {stopped}, since right responses lost more than the guard "
+            f"allows; the student is that of step {negatives['kept_step']}"
+        )
+    if negatives and not negatives["num_groups"]:
+        said.append("there was no wrong response beside a right one for the second stage")
+    for message in said:
+        progress(Event(stage="train", done=0, total=0, unit="steps", message=message))
 
 
 def _write_unchanged(student: StudentConfig, tokenizer: Any, out: ArtifactWriter) -> None:

@@ -8,9 +8,11 @@ processes and trackers stay the library's.
 
 import contextlib
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -20,6 +22,11 @@ from advdistill_core.errors import StageError
 from advdistill_core.training import checkpoints
 from advdistill_core.training.batching import MicroBatch, Schedule
 from advdistill_core.training.forward import model_inputs
+from advdistill_core.training.negatives import Objective, with_extra
+from advdistill_core.training.paired import PairedBatch, PairedSchedule, PairedStep
+from advdistill_core.training.tree import Floats
+
+History = list[dict[str, Any]]
 
 
 class Steps(Dataset[list[MicroBatch]]):
@@ -42,12 +49,20 @@ class WeightedTrainer(Trainer):
         schedule: this process's optimizer steps.
         shared: whether the model takes the tree layout.
         keep: how many checkpoints to keep.
+        best_step: tells from the history whose checkpoint is kept whatever its age, if any.
         **kwargs: those of `transformers.Trainer`.
     """
 
-    def __init__(self, schedule: Schedule, shared: bool, keep: int, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        schedule: Schedule,
+        shared: bool,
+        keep: int,
+        best_step: Callable[[History], int | None] = lambda history: None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(train_dataset=Steps(schedule), **kwargs)
-        self.schedule, self.shared, self.keep = schedule, shared, keep
+        self.schedule, self.shared, self.keep, self.best_step = schedule, shared, keep, best_step
         self._saving_to: Path | None = None
 
     # -- optimizer steps ----------------------------------------------------------------
@@ -98,9 +113,37 @@ class WeightedTrainer(Trainer):
                 )
         return norm
 
+    def _get_num_items_in_batch(self, batch_samples: Any, device: Any) -> None:
+        """Not counted: the denominator is in the coefficients."""
+
     def floating_point_ops(self, inputs: Any) -> int:
         """Not counted: the library's estimate does not fit our batches."""
         return 0
+
+    def note(self, figures: dict[str, float]) -> None:
+        """Add figures to the history and the trackers; the step's loss is still to come."""
+        should_log = self.control.should_log
+        self.log(figures)
+        self.control.should_log = should_log
+
+    def loss_here(self, batches: list[MicroBatch]) -> float:
+        """The loss of micro-batches under the present weights, without dropout."""
+        return float(self._loss_here(batches))
+
+    def loss_of_all(self, batches: list[MicroBatch]) -> float:
+        """The same, summed over the parts that all processes hold."""
+        return float(add_up(self._loss_here(batches)))
+
+    def _loss_here(self, batches: list[MicroBatch]) -> Tensor:
+        model: Any = self.accelerator.unwrap_model(self.model)
+        training = model.training
+        model.eval()
+        total = torch.zeros((), device=self.args.device, dtype=torch.float64)
+        with torch.no_grad(), self.accelerator.autocast():
+            for batch in batches:
+                total += model(**model_inputs(batch, self.args.device, self.shared))["loss"]
+        model.train(training)
+        return total
 
     # -- checkpoints --------------------------------------------------------------------
 
@@ -119,7 +162,7 @@ class WeightedTrainer(Trainer):
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
                 checkpoints.publish(self._saving_to / f"checkpoint-{self.state.global_step}", folder)
-                checkpoints.keep_newest(folder, self.keep)
+                checkpoints.keep_newest(folder, self.keep, self.best_step(self.state.log_history))
         except OSError as error:
             raise StageError(
                 f"checkpoint of training step {self.state.global_step}: {error}. "
@@ -132,5 +175,74 @@ class WeightedTrainer(Trainer):
         self.accelerator.wait_for_everyone()
 
 
-def _only(items: list[list[MicroBatch]]) -> list[MicroBatch]:
+class PairedTrainer(WeightedTrainer):
+    """Trains on right and wrong responses; see `negatives`."""
+
+    schedule: PairedSchedule
+    objective: Objective
+
+    def __init__(self, objective: Objective, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.objective = objective
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """As above, with the places of the rows."""
+        return DataLoader(
+            _PairedSteps(self.schedule), batch_size=1, collate_fn=_only, generator=torch.Generator()
+        )
+
+    def training_step(  # type: ignore[override]
+        self, model: Any, inputs: PairedStep, num_items_in_batch: Any = None
+    ) -> Tensor:
+        """Accumulate the gradient of one optimizer step.
+
+        Returns:
+            The step's loss; its mean over the processes is what is logged.
+        """
+        if not any(row.negative for group in inputs.groups for row in group.rows):
+            return super().training_step(model, [b.batch for b in inputs.batches])
+        model.train()
+        nll = self._look(model, inputs.batches)
+        first = self.args.process_index == 0
+        extra = self.objective.extra(inputs, nll, self._add_up, first)
+        batches = [with_extra(b, c) for b, c in zip(inputs.batches, extra.coefficients, strict=True)]
+        return super().training_step(model, batches) + extra.shift * self.args.world_size
+
+    def _look(self, model: Any, batches: list[PairedBatch]) -> list[Floats | None]:
+        """Each label's negative log-likelihood, under the dropout that the gradient will see."""
+        if not self.objective.looks_first:
+            return [None] * len(batches)
+        found: list[Floats | None] = []
+        devices = [self.args.device] if self.args.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices), torch.no_grad():
+            for batch in batches:
+                inputs = model_inputs(batch.batch, self.args.device, self.shared)
+                inputs["layout"].per_label = True
+                found.append(model(**inputs)["nll"].double().cpu().numpy())
+        return found
+
+    def _add_up(self, own: Floats) -> Floats:
+        total: Floats = add_up(torch.from_numpy(own).to(self.args.device)).cpu().numpy()
+        return np.asarray(total)
+
+
+class _PairedSteps(Dataset[PairedStep]):
+    def __init__(self, schedule: PairedSchedule) -> None:
+        self.schedule = schedule
+
+    def __len__(self) -> int:
+        return len(self.schedule)
+
+    def __getitem__(self, step: int) -> PairedStep:
+        return self.schedule.paired(step)
+
+
+def add_up(tensor: Tensor) -> Tensor:
+    """The sum over all processes, in place."""
+    if torch.distributed.is_initialized():
+        torch.distributed.all_reduce(tensor)
+    return tensor
+
+
+def _only(items: list[Any]) -> Any:
     return items[0]

@@ -11,24 +11,8 @@ from typing import Any
 from advdistill_core.config.student import StudentConfig
 from advdistill_core.errors import AdvDistillError, StageError
 from advdistill_core.progress import Event
-from advdistill_core.training.rows import Group, Row
 
 _PR_SET_PDEATHSIG = 1
-
-
-def groups_to_json(groups: list[Group]) -> str:
-    """Groups in a form that `groups_from_json` reads."""
-    return json.dumps(
-        [[g.prompt_id, g.prompt, [[row.completion, row.weight] for row in g.rows]] for g in groups]
-    )
-
-
-def groups_from_json(text: str) -> list[Group]:
-    """The inverse of `groups_to_json`; floats survive exactly."""
-    return [
-        Group(name, tuple(prompt), tuple(Row(tuple(ids), weight) for ids, weight in rows))
-        for name, prompt, rows in json.loads(text)
-    ]
 
 
 def die_with_parent() -> None:
@@ -63,20 +47,26 @@ def main() -> None:
 
 
 def _train(job: Path, progress: Any, first: bool) -> None:
-    from advdistill_core.training.fit import fit
+    from advdistill_core import models
+    from advdistill_core.training.run import Job, train
     from advdistill_core.training.student import load_student, save_student
 
     config = StudentConfig.model_validate_json((job / "config.json").read_text("utf-8"))
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     if world_size != config.num_processes:
         raise StageError(f"training processes: got {world_size}, expected {config.num_processes}.")
-    groups = groups_from_json((job / "groups.json").read_text("utf-8"))
+    work = Job.from_json((job / "work.json").read_text("utf-8"))
     device = "cpu" if trains_on_cpu(config) else f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
     model = load_student(config, device)
-    fitted = fit(model, groups, config, job.parent / "checkpoints", progress if first else _nothing)
+    tokenizer = models.load_tokenizer(config.model, config.trust_remote_code) if work.heldout else None
+    folder = job.parent / "checkpoints"
+    fitted = train(model, work, config, folder, progress if first else _nothing, tokenizer)
     if first:
         save_student(fitted.model, job / "model", fitted.state)
-        result = {"log": fitted.log, "shared": fitted.shared, "fused": fitted.fused, "world_size": world_size}
+        result = {
+            "log": fitted.log, "shared": fitted.shared, "fused": fitted.fused,
+            "notes": fitted.notes, "world_size": world_size,
+        }  # fmt: skip
         (job / "result.json").write_text(json.dumps(result), "utf-8")
 
 

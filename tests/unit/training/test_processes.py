@@ -1,6 +1,5 @@
 """Several processes by `accelerate launch` (gloo on CPU) against one."""
 
-import json
 import os
 import signal
 from pathlib import Path
@@ -10,15 +9,17 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from advdistill_core import models
-from advdistill_core.config import StudentConfig
+from advdistill_core.config import RewardsConfig, StudentConfig
 from advdistill_core.errors import StageError
 from advdistill_core.models.tiny import NAME as TINY
 from advdistill_core.progress import silent
 from advdistill_core.training import checkpoints
 from advdistill_core.training.fit import fit
+from advdistill_core.training.heldout import HeldOut, Question
 from advdistill_core.training.launch import fit_in_processes, launch_command
+from advdistill_core.training.rows import Group, Row
+from advdistill_core.training.run import Job
 from advdistill_core.training.student import load_student, save_student
-from advdistill_core.training.worker import groups_from_json, groups_to_json
 
 CONFIG = StudentConfig(
     model=TINY, device="cpu", learning_rate=1e-3, epochs=2, groups_per_step=3, warmup_frac=0.0,
@@ -59,7 +60,7 @@ def test_two_processes_train_the_same_student_as_one(lab, tmp_path):
     events = []
     two = CONFIG.model_copy(update={"num_processes": 2})
     (tmp_path / "two").mkdir()
-    result = fit_in_processes(groups, two, tmp_path / "two" / "job", events.append)
+    result = fit_in_processes(Job(groups), two, tmp_path / "two" / "job", events.append)
     assert [event.done for event in events] == list(range(1, 7))
     assert result["shared"]
     assert result["world_size"] == 2
@@ -70,7 +71,7 @@ def test_what_a_process_raises_arrives(lab, tmp_path):
     """And a process that cannot start tells how it ended."""
     bad = CONFIG.model_copy(update={"num_processes": 2, "model": str(tmp_path / "nowhere")})
     with pytest.raises((StageError, ValueError), match="nowhere"):
-        fit_in_processes(lab.build_groups(num_groups=2), bad, tmp_path / "job", silent)
+        fit_in_processes(Job(lab.build_groups(num_groups=2)), bad, tmp_path / "job", silent)
 
 
 @pytest.mark.slow
@@ -79,7 +80,7 @@ def test_fsdp_trains_the_same_student_as_one(lab, tmp_path):
     expected = one(groups, tmp_path / "one")
     config = CONFIG.model_copy(update={"num_processes": 2, "sharding": "fsdp"})
     (tmp_path / "two").mkdir()
-    result = fit_in_processes(groups, config, tmp_path / "two" / "job", silent)
+    result = fit_in_processes(Job(groups), config, tmp_path / "two" / "job", silent)
     assert_equal_training((result["log"], weights(tmp_path / "two" / "job" / "model")), expected)
 
 
@@ -96,18 +97,22 @@ def test_a_stop_request_reaches_all_processes_which_then_continue(lab, tmp_path)
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(StageError, match=r"asked to stop after step \d+ of 300"):
-        fit_in_processes(groups, config, tmp_path / "two" / "job", stop_early)
+        fit_in_processes(Job(groups), config, tmp_path / "two" / "job", stop_early)
     assert checkpoints.last_good(tmp_path / "two" / "checkpoints") is not None
     events = []
-    result = fit_in_processes(groups, config, tmp_path / "two" / "job", events.append)
+    result = fit_in_processes(Job(groups), config, tmp_path / "two" / "job", events.append)
     assert 2 < events[0].done < 300
     assert [entry["step"] for entry in result["log"]] == list(range(1, 301))
 
 
 def test_groups_survive_the_way_to_the_processes(lab):
-    groups = lab.build_groups()
-    assert groups_from_json(groups_to_json(groups)) == groups
-    assert json.loads(groups_to_json([])) == []
+    paired = [Group("p", (1,), (Row((2, 3), 0.1 + 0.2), Row((2, 4), 0.0, 1 / 3, 1)))]
+    question = Question("q", "1+1", "math", "2", ("a", "b"), "test")
+    held = HeldOut((question,), tuple(lab.build_groups(num_groups=1)), RewardsConfig(timeout_s=3.5))
+    for job in (Job(lab.build_groups(), paired, held), Job([])):
+        again = Job.from_json(job.to_json())
+        assert (list(again.groups), list(again.paired)) == (list(job.groups), list(job.paired))
+        assert again.heldout == job.heldout
 
 
 def test_the_command_asks_for_fsdp_only_when_told(tmp_path):
