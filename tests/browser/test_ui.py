@@ -53,21 +53,42 @@ def shoot(page: Any, name: str) -> None:
         page.screenshot(path=f"{folder}/{name}.png")
 
 
-def submit_until_accepted(page: Any) -> None:
-    """The button does nothing while the answer to an earlier try is being shown."""
-    for _ in range(6):
-        page.get_by_role("button", name="Submit").press("Enter")  # a message may lie over it
-        page.wait_for_timeout(5000)
-        if "tab=Runs" in page.url:
-            return
-    shoot(page, "3-not-accepted")
-    raise AssertionError(f"the form was not accepted: {page.url}")
+def change(page: Any, field: Any, text: str) -> None:
+    """Fill a field and wait for its check, which begins half a second later.
+
+    Until it is answered the form ignores the Submit button.
+    """
+    with page.expect_response("**/ui/schemas/validate"):
+        field.fill(text)
+    page.wait_for_timeout(1000)
 
 
 def newest_run(stack: Stack, deployment: str) -> str:
     body = {"flow_runs": {"deployment_id": {"any_": [deployment]}}, "sort": "EXPECTED_START_TIME_DESC"}
     stack.until(lambda: ask("POST", f"{stack.api}/flow_runs/filter", json=body), 60, "the run to be made")
     return str(ask("POST", f"{stack.api}/flow_runs/filter", json=body)[0]["id"])
+
+
+def watch_progress(stack: Stack, page: Any, run: str) -> None:
+    """A progress in the UI that grows while a stage runs, and a stage table that says so."""
+
+    def running() -> list[dict[str, Any]]:
+        found = [a for a in stack.artifacts(run) if a["type"] == "progress" and 0 < a["data"] < 100]
+        return sorted(found, key=lambda a: a["created"])
+
+    stack.until(running, 300, "a stage that is under way")
+    made = running()[-1]
+    page.goto(f"{stack.api.removesuffix('/api')}/v2/artifacts/artifact/{made['id']}")
+    page.get_by_text(made["description"].split(":")[0]).first.wait_for()
+    shoot(page, "4-progress")
+    stack.until(
+        lambda: any(a["id"] == made["id"] and a["data"] > made["data"] for a in stack.artifacts(run)),
+        300,
+        "the progress to grow",
+    )
+    (table,) = (a for a in stack.artifacts(run) if a["key"] == "stages")
+    assert "running" in table["data"]
+    page.goto(f"{stack.api.removesuffix('/api')}/v2/runs/flow-run/{run}?tab=Artifacts")
 
 
 def test_fill_the_form_run_and_look_at_the_result(stack: Stack, page: Any, tmp_path: Path) -> None:
@@ -92,10 +113,14 @@ def test_fill_the_form_run_and_look_at_the_result(stack: Stack, page: Any, tmp_p
     page.get_by_text("does not match").first.wait_for()
     shoot(page, "2-bad-name")
 
-    name.fill("from-the-form")
-    page.get_by_label("Temperature").first.fill("0.85")
-    page.get_by_label("Root").fill(str(tmp_path))
-    submit_until_accepted(page)
+    change(page, name, "from-the-form")
+    change(page, page.get_by_label("Temperature").first, "0.85")
+    change(page, page.get_by_label("Training prompts"), "48")
+    change(page, page.get_by_label("Max new tokens").first, "100")  # long enough to be watched
+    change(page, page.get_by_label("Root"), str(tmp_path))
+    # The message about the bad name may lie over the button for a while.
+    page.get_by_role("button", name="Submit").press("Enter")
+    page.wait_for_url("**tab=Runs**")
     run = newest_run(stack, deployment)
     page.goto(f"{ui}/v2/runs/flow-run/{run}")
     config = ask("GET", f"{stack.api}/flow_runs/{run}")["parameters"]["config"]
@@ -106,18 +131,31 @@ def test_fill_the_form_run_and_look_at_the_result(stack: Stack, page: Any, tmp_p
     )
 
     page.get_by_role("tab", name="Artifacts").click()
-    page.get_by_text("progress", exact=False).first.wait_for()
-    shoot(page, "4-progress")
+    page.get_by_text("stages", exact=True).first.wait_for()
+    watch_progress(stack, page, run)
     assert stack.wait(run, 900)["type"] == "COMPLETED", stack.state(run)
     page.reload()
     page.get_by_role("tab", name="Artifacts").click()
-    for shown in ("stages", "result", "report"):
-        page.get_by_text(shown, exact=True).first.wait_for()
+    ids = {a["key"]: a["id"] for a in stack.artifacts(run)}
+    for key, text in (
+        ("stages", "evaluate before"),
+        ("result", "student after, right answers"),
+        ("report", "report.html"),
+    ):
+        page.get_by_text(key, exact=True).first.wait_for()
+        assert len([a for a in stack.artifacts(run) if a["key"] == key]) == 1
+        look = page.context.new_page()
+        look.goto(f"{ui}/v2/artifacts/artifact/{ids[key]}")
+        look.get_by_text(text).first.wait_for(timeout=WAIT_MS)
+        shoot(look, f"6-{key}")
+        look.close()
     shoot(page, "5-artifacts")
-    (table,) = (a["id"] for a in stack.artifacts(run) if a["key"] == "stages")
-    page.goto(f"{ui}/v2/artifacts/artifact/{table}")
-    page.get_by_text("evaluate before").first.wait_for()
-    shoot(page, "6-stage-table")
+    for key in ("plot-accuracy", "plot-loss"):
+        page.goto(f"{ui}/v2/artifacts/artifact/{ids[key]}")
+        image = page.locator("img[src^='data:image/svg']").first
+        image.wait_for()
+        assert image.evaluate("image => image.complete && image.naturalWidth") >= 300, "it is drawn"
+        shoot(page, f"7-{key}")
     assert (tmp_path / "runs" / f"{run}.json").exists()
 
 
@@ -132,11 +170,12 @@ def test_retry_a_run_that_failed_in_training(stack: Stack, page: Any, tmp_path: 
     run = stack.trigger("train/default", root, f"student.model={folder}", placement="local")
     assert stack.wait(run)["type"] == "FAILED"
     weights.write_bytes(good)
+    stack.settle()
 
     ui = stack.api.removesuffix("/api")
     page.goto(f"{ui}/v2/runs/flow-run/{run}")
     page.get_by_text("Failed").first.wait_for()
-    shoot(page, "7-failed")
+    shoot(page, "8-failed")
     buttons = page.get_by_role("button")
     buttons.filter(has=page.locator("svg.lucide-ellipsis-vertical, svg.lucide-more-vertical")).first.click()
     page.get_by_role("menuitem", name="Retry").click()
@@ -147,4 +186,4 @@ def test_retry_a_run_that_failed_in_training(stack: Stack, page: Any, tmp_path: 
     page.get_by_text("Completed").first.wait_for()
     page.get_by_role("tab", name="Task Runs").click()
     page.get_by_text("Cached").first.wait_for()
-    shoot(page, "8-retried")
+    shoot(page, "9-retried")
