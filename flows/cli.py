@@ -37,7 +37,7 @@ def run(
     from flows.precheck import precheck
 
     config = catalog.load(recipe, overrides or [], root)
-    precheck(config)
+    precheck(config, make_root=not dry_run)
     if dry_run:
         from flows.dry_run import show_plan
 

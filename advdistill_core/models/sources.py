@@ -2,7 +2,6 @@
 
 import difflib
 import hashlib
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from advdistill_core.errors import InputError
-from advdistill_core.models import smollm2, tiny
+from advdistill_core.models import folders, smollm2, tiny
 from advdistill_core.models.home import sha256
 from advdistill_core.store import Artifact, Store
 from advdistill_core.store.fingerprint import canonical_json
@@ -110,36 +109,19 @@ def check(name: str) -> None:
         smollm2.check()
     elif name not in BUILT_IN:
         folder = as_folder(name)
-        _check_hub(name) if folder is None else _check_folder(folder)
+        _check_hub(name) if folder is None else folders.check(folder, _REMEDY)
 
 
-def _check_folder(folder: Path) -> None:
-    if not folder.is_dir():
-        raise InputError("model", str(folder), "a folder that exists", _REMEDY)
-    if not (folder / "config.json").is_file():
-        raise InputError("model", str(folder), "a folder with config.json", _REMEDY)
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        try:
-            shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(str(index), str(error), "the list of the weight files", _REMEDY) from error
-        missing = sorted(shard for shard in shards if not (folder / shard).is_file())
+def num_layers(name: str) -> int | None:
+    """How many layers a model has, where its configuration is on this machine; else None."""
+    if name in BUILT_IN and name != smollm2.NAME:
+        folder: Path | None = BUILT_IN[name]()
     else:
-        missing = [] if (folder / "model.safetensors").is_file() else ["model.safetensors"]
-    if missing:
-        remedy = (
-            "Only safetensors are loaded; save the model with safe_serialization."
-            if any(folder.glob("*.bin")) or any(folder.glob("*.gguf"))
-            else _REMEDY
-        )
-        raise InputError(
-            "model", f"{folder} without {missing[0]}", "a folder with safetensors weights", remedy
-        )
-    if not any(folder.glob("token*")) and not any(folder.glob("vocab*")):
-        raise InputError(
-            "model", f"{folder} without a tokenizer", "a folder with the tokenizer's files", _REMEDY
-        )
+        folder = None if name == smollm2.NAME else as_folder(name)
+    if folder is None:
+        return None
+    count = folders.read_config(folder).get("num_hidden_layers")
+    return count if isinstance(count, int) else None
 
 
 def _check_hub(name: str) -> None:
@@ -157,10 +139,15 @@ def _check_hub(name: str) -> None:
     try:
         info = _hub_info(name)
     except HfHubHTTPError as error:
-        raise InputError("model", name, "a model that the Hub gives access to", hint) from error
+        raise InputError(
+            "model", name, "a model that the Hub gives access to", f"A gated one needs HF_TOKEN. {hint}"
+        ) from error
     except (httpx.HTTPError, OSError) as error:
         raise InputError(
-            "model", name, "a folder, or a Hub model (the Hub is not reachable)", hint
+            "model",
+            f"{name}, and the Hub is not reachable",
+            "a model on this machine, or one of the Hub",
+            f"Check the network, HF_ENDPOINT and HF_TOKEN. {hint}",
         ) from error
     files = [sibling.rfilename for sibling in info.siblings or []]
     if not any(file.endswith(".safetensors") for file in files):
