@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import httpx
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from vllm_fixture import ENGINE, MODEL, Descendants, Endpoint, wait
+from vllm_fixture import END_S, ENGINE, MODEL, Descendants, Endpoint, wait
 
 from advdistill_core.config import TeacherConfig
 from advdistill_core.models.sources import resolve
@@ -90,7 +91,9 @@ def descendants() -> Iterator[Descendants]:
     watch.start()
     yield watch
     watch.stop()
-    left = watch.of_vllm()
+    deadline = time.monotonic() + END_S
+    while (left := watch.of_vllm()) and time.monotonic() < deadline:
+        time.sleep(0.2)
     for pid in left:
         os.kill(pid, 9)
     assert not left

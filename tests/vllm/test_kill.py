@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from server_fixture import Cli
-from vllm_fixture import ENGINE, Descendants, alive, generate, wait
+from vllm_fixture import END_S, ENGINE, LONG, START_S, Descendants, generate, is_at_work, wait
 
 from advdistill_core.errors import StageError
 from advdistill_core.progress import Event
@@ -14,7 +14,6 @@ from advdistill_core.progress import Event
 pytestmark = pytest.mark.real_model
 
 NUM, K = 24, 4
-START_S, END_S = 300, 30
 
 
 def complete(artifact: Any) -> None:
@@ -64,18 +63,6 @@ def test_a_failing_stage_leaves_nothing(descendants: Descendants, tmp_path: Path
     assert descendants.of_vllm() == {}
 
 
-LONG = [
-    "prompts.num_train=60", "teacher.backend=vllm", "teacher.model=smollm2-135m-instruct", "teacher.k=4",
-    "teacher.max_new_tokens=300", "teacher.concurrency=2", "teacher.vllm.cpu_cache_gib=1",
-    'teacher.vllm.extra_arguments=["--enforce-eager", "--max-num-seqs=64"]',
-]  # fmt: skip
-
-
-def is_at_work(root: Path) -> bool:
-    """Whether the stage has kept a response."""
-    return any(path.stat().st_size > 0 for path in root.glob("generate/*/work/**/*.jsonl"))
-
-
 @pytest.mark.slow
 @pytest.mark.server
 @pytest.mark.parametrize("how", ["SIGINT", "SIGTERM", "SIGKILL", "SIGKILL of the stage"])
@@ -87,19 +74,15 @@ def test_an_ended_run_leaves_nothing(
     try:
         wait(lambda: is_at_work(tmp_path) or run.poll() is not None, "responses", START_S)
         assert run.poll() is None, run.communicate()
-        assert descendants.engine() is not None
+        running = set(descendants.of_vllm())
+        assert len(running) >= 3, "a leash, a server and an engine"
         if how == "SIGKILL of the stage":
-            stage = next(
-                p
-                for p, what in descendants.seen.items()
-                if alive(p)
-                and "advdistill_core.child" in what
-                and any("leash" in " ".join(c.cmdline()) for c in p.children())
-            )
+            stage = descendants.leash().parent()
+            assert stage is not None
             stage.kill()
         else:
             run.send_signal(getattr(signal, how))
-        wait(lambda: not descendants.of_vllm(), "vLLM to be gone", END_S)
+        wait(lambda: not running & set(descendants.of_vllm()), "vLLM to be gone", END_S)
     finally:
         if run.poll() is None:
             run.kill()

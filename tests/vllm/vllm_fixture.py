@@ -1,6 +1,5 @@
 """Helpers of the tests with a real vLLM."""
 
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -26,6 +25,20 @@ class Endpoint:
     url: str
     model: str
     key: str = ""
+
+
+START_S, END_S = 400, 30
+
+LONG = [
+    "prompts.num_train=60", "teacher.backend=vllm", "teacher.model=smollm2-135m-instruct", "teacher.k=4",
+    "teacher.max_new_tokens=300", "teacher.concurrency=2", "teacher.vllm.cpu_cache_gib=1",
+    'teacher.vllm.extra_arguments=["--enforce-eager", "--max-num-seqs=64"]',
+]  # fmt: skip
+
+
+def is_at_work(root: Path) -> bool:
+    """Whether the stage has kept a response."""
+    return any(path.stat().st_size > 0 for path in root.glob("generate/*/work/**/*.jsonl"))
 
 
 def wait(condition: Callable[[], Any], what: str, timeout_s: float) -> Any:
@@ -86,12 +99,12 @@ class Descendants(threading.Thread):
     def engine(self) -> psutil.Process | None:
         return self.named("VLLM::EngineCor")
 
-    def server(self) -> psutil.Process | None:
-        """The API server: the leash's child."""
-        for process, what in list(self.seen.items()):
-            if alive(process) and "advdistill_core.leash" in what:
-                return next(iter(process.children()), None)
-        return None
+    def leash(self) -> psutil.Process:
+        return next(p for p, what in list(self.seen.items()) if alive(p) and "advdistill_core.leash" in what)
+
+    def server(self) -> psutil.Process:
+        """The API server."""
+        return next(iter(self.leash().children()))
 
     def named(self, name: str) -> psutil.Process | None:
         for process in list(self.seen):
@@ -112,7 +125,3 @@ def alive(process: psutil.Process) -> bool:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
-
-
-def environment(vllm_python: str) -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "ADVDISTILL_VLLM_PYTHON": vllm_python}
