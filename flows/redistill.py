@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import httpx
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from prefect.events import emit_event
@@ -24,6 +25,8 @@ from flows.train import make_student
 from tasks.evaluate import evaluate
 from tasks.load import load
 from tasks.select import select
+
+_NOTIFY_S = 10.0
 
 
 class Approval(RunInput):
@@ -157,4 +160,14 @@ def _end(
         ],
         payload={"text": text, **found},
     )
+    if policy.notify:
+        notify(policy.notify, {"champion": policy.champion, "decision": what, "text": text, **found})
     return run.finish(metrics={"decision": what, "decision_text": text, **found})
+
+
+def notify(address: str, message: dict[str, Any]) -> None:
+    """POST a decision. It is made and kept whether anybody hears of it or not."""
+    try:
+        httpx.post(address, json=message, timeout=_NOTIFY_S).raise_for_status()
+    except httpx.HTTPError as error:
+        get_run_logger().warning("%s was not told: %s", address, error)

@@ -37,3 +37,10 @@ class RedistillConfig(Section):
         "Seconds to wait for a person; then the run fails, and Retry asks again.",
         ge=10,
     )
+    notify: str = setting(
+        "",
+        "Notify",
+        "Address that is told each decision by an HTTP POST of JSON; empty for none. Everybody who may "
+        "look at the run sees it: put no secret in.",
+        pattern=r"^(https?://\S+)?$",
+    )

@@ -116,6 +116,27 @@ def check_finished(stack: Stack, run: str, root: Path, family: list[psutil.Proce
     )
 
 
+@pytest.mark.slow
+def test_a_flow_whose_machine_died_is_marked_and_continues(stack: Stack, gpu: Worker, tmp_path: Path) -> None:
+    """Flow and worker are killed: heartbeats stop, the run is marked; Retry finds the GPU's work."""
+    (cpu,) = (worker for worker in stack.workers if worker.pool == "cpu")
+    run = stack.trigger("generate/default", tmp_path, *LONG)
+    stack.until(lambda: len(shards(tmp_path)) >= 2, 120, "two shards")
+    cpu.kill_machine()
+    stack.workers.remove(cpu)
+    began = time.monotonic()
+    stack.until(lambda: stack.state(run)["type"] == "CRASHED", 200, "the run to be marked")
+    print(f"marked after {time.monotonic() - began:.0f} s")
+    stack.worker("cpu", "cpu-1")
+    stack.set_state(run, "SCHEDULED", "AwaitingRetry")
+    stack.until(lambda: stack.state(run)["type"] == "RUNNING", 60, "the retry")
+    assert stack.wait(run, 300)["type"] == "COMPLETED", stack.state(run)
+    assert len(stack.children(run)) == 1, "no second stage beside the first"
+    (manifest,) = manifests(tmp_path, "generate")
+    assert manifest.rows == 120
+    assert stack.pool_slots_in_use("gpu") == 0
+
+
 def test_cancelling_a_run_stops_its_gpu_process(stack: Stack, gpu: Worker, tmp_path: Path) -> None:
     run = stack.trigger("generate/default", tmp_path, *LONG, "teacher.max_new_tokens=400")
     stack.until(lambda: len(shards(tmp_path)) >= 1, 120, "a shard")

@@ -2,6 +2,8 @@
 
 import json
 import random
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -131,6 +133,38 @@ def test_a_person_is_asked_and_the_schedule_fires(stack: Stack, tmp_path: Path) 
         ask("DELETE", f"{url}/{made}")
     kinds = {event["event"] for event in events(stack)}
     assert {"advdistill.student.promoted", "advdistill.student.nothing-new"} <= kinds
+
+
+@pytest.mark.parametrize(("overlap", "second_ends"), [("wait", "COMPLETED"), ("cancel", "CANCELLED")])
+def test_one_at_a_time(stack: Stack, tmp_path: Path, overlap: str, second_ends: str) -> None:
+    """The later one waits or is cancelled, as deployed."""
+    line = Line(stack, tmp_path)
+    line.grow(12)
+    redeploy(stack, overlap)
+    try:
+        first = line.start(margin=-1, approval=True)
+        stack.until(lambda: stack.state(first)["type"] in ("PAUSED", "FAILED"), 240, "the pause")
+        second = line.start(margin=-1)
+        if overlap == "wait":
+            stack.until(lambda: stack.state(second)["name"] == "AwaitingConcurrencySlot", 60, "the wait")
+        else:
+            stack.until(lambda: stack.state(second)["type"] == "CANCELLED", 60, "the second to be cancelled")
+        good = {"run_input": {"promote": True, "reviewer": "Ada"}}
+        ask("POST", f"{stack.api}/flow_runs/{first}/resume", json=good)
+        assert stack.wait(first)["type"] == "COMPLETED", stack.state(first)
+        assert stack.wait(second)["type"] == second_ends, stack.state(second)
+    finally:
+        redeploy(stack, "wait")
+
+
+def redeploy(stack: Stack, overlap: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.cli", "deploy", "--overlap", overlap],
+        env={**stack.cli.environment(), "PREFECT_API_URL": stack.api},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 def events(stack: Stack) -> list[dict[str, Any]]:

@@ -1,13 +1,17 @@
 """The gate: the whole paired interval above the margin, on the same questions."""
 
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+from prefect.logging import disable_run_logger
 
 from advdistill_core.store import ArtifactRef, Store
 from advdistill_core.store.tables import SCORES, from_rows
 from flows.promotion import Difference
-from flows.redistill import compare, judge
+from flows.redistill import compare, judge, notify
 
 
 def scores(
@@ -73,6 +77,29 @@ def test_ungraded_answers_count_neither_way(store: Store) -> None:
     assert compare(store, old, new, 0.95).num_questions == 40
     nothing = compare(store, scores(store, "c", [None] * 5), scores(store, "d", [True] * 5), 0.95)
     assert judge(nothing, -1.0, False) == "not-better"
+
+
+def test_a_decision_is_told_and_costs_nothing_when_nobody_listens() -> None:
+    heard: list[dict[str, object]] = []
+
+    class Ear(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            heard.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(204 if self.path == "/yes" else 500)
+            self.end_headers()
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Ear) as server, disable_run_logger():
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        notify(f"{address}/yes", {"decision": "promoted"})
+        notify(f"{address}/no", {"decision": "refused"})
+        server.shutdown()
+    with disable_run_logger():
+        notify(address, {"decision": "lost"})
+    assert [message["decision"] for message in heard] == ["promoted", "refused"]
 
 
 def test_what_was_rejected_does_not_come_again() -> None:
