@@ -1,8 +1,10 @@
 """A small training in a process of its own, for the tests that end it.
 
-python killable.py FOLDER [STEP [ACTION]]: at the start of step STEP the process kills
-itself (`kill`), asks itself to stop (`stop`), or kills itself in the middle of writing
-the checkpoint of that step (`tear`). Prints the sha256 of the final weights and the log.
+python killable.py FOLDER [STEP ACTION]: at the end of step STEP the process kills itself
+(`kill`), asks itself to stop (`stop`), or kills itself in the middle of writing the
+checkpoint of that step (`tear`). With `both` as the action it is left alone, and trains in
+two stages with evaluations between. Prints the steps as they end, and last the sha256 of
+the final weights and the log.
 """
 
 import hashlib
@@ -15,10 +17,11 @@ from pathlib import Path
 
 import torch
 
-from advdistill_core.config import StudentConfig
+from advdistill_core.config import RewardsConfig, StudentConfig
 from advdistill_core.errors import AdvDistillError
 from advdistill_core.training import checkpoints
-from advdistill_core.training.fit import fit
+from advdistill_core.training.heldout import HeldOut
+from advdistill_core.training.run import Job, train
 
 CONFIG = StudentConfig(
     learning_rate=1e-2,
@@ -30,8 +33,19 @@ CONFIG = StudentConfig(
 )
 
 
-def lab():
-    spec = importlib.util.spec_from_file_location("lab", Path(__file__).with_name("conftest.py"))
+BOTH = StudentConfig.model_validate(
+    CONFIG.model_dump(exclude={"early_stopping", "negatives", "learning_rate"})
+    | {
+        "learning_rate": 5e-2,
+        "early_stopping": {"every_steps": 5, "metric": "loss", "patience": 3},
+        "negatives": {"kind": "unlikelihood", "learning_rate": 5e-3, "epochs": 2, "guard_every_steps": 4,
+                      "max_drop": 5.0},
+    }
+)  # fmt: skip
+
+
+def helper(name):
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -41,13 +55,14 @@ def main() -> None:
     folder = Path(sys.argv[1])
     at, action = (int(sys.argv[2]), sys.argv[3]) if len(sys.argv) > 2 else (-1, "")
     torch.set_num_threads(1)
-    helpers = lab()
+    helpers = helper("conftest")
     # dropout, so that the generators' state matters
     model = helpers.build_model("llama", dtype=torch.float32, attention_dropout=0.1)
     started = []
 
     def progress(event):
         started.append(event.done)
+        print("step", event.done, flush=True)
         if event.done == at and action == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         if event.done == at and action == "stop":
@@ -62,8 +77,13 @@ def main() -> None:
             return publish(staged, target)
 
         checkpoints.publish = torn
+    job, config = Job(helpers.build_groups(num_groups=10)), CONFIG
+    if action == "both":
+        config = BOTH
+        paired = helper("test_negatives").pairs(helpers, num_groups=6)
+        job = Job(job.groups, paired, HeldOut((), tuple(helpers.build_groups(5, 3)), RewardsConfig()))
     try:
-        fitted = fit(model, helpers.build_groups(num_groups=10), CONFIG, folder, progress)
+        fitted = train(model, job, config, folder, progress)
     except AdvDistillError as error:
         print(json.dumps({"error": str(error)}))
         return
@@ -72,7 +92,12 @@ def main() -> None:
         digest.update(name.encode() + tensor.numpy().tobytes())
     print(
         json.dumps(
-            {"weights": digest.hexdigest(), "log": fitted.log, "first": started[0] if started else None}
+            {
+                "weights": digest.hexdigest(),
+                "log": fitted.log,
+                "notes": fitted.notes,
+                "first": started[0] if started else None,
+            }
         )
     )
 

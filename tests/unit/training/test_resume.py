@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -54,10 +55,47 @@ def test_killed_at_a_step_the_weights_and_losses_are_the_same_bits(tmp_path, uni
     check_kill(tmp_path, 11, uninterrupted)
 
 
+@pytest.fixture(scope="module")
+def both_stages(tmp_path_factory) -> dict:
+    found = result(train(tmp_path_factory.mktemp("both"), -1, "both"))
+    assert [entry["stage"] for entry in found["log"]] == [1] * STEPS + [2] * 6
+    assert sum(entry.get("heldout_loss") is not None for entry in found["log"]) == 4
+    assert found["notes"]["early_stopping"]["best_step"] < STEPS  # so the second stage starts before the end
+    return found
+
+
+def kill_soon(folder: Path, steps: int, delay_s: float) -> int:
+    """Start a training and end it a while after so many of its steps; its return code."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        [sys.executable, str(SCRIPT), str(folder), "-1", "both"],
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment, cwd=ROOT,
+    ) as child:  # fmt: skip
+        seen = 0
+        while seen < steps and child.stdout.readline().startswith("step"):
+            seen += 1
+        time.sleep(delay_s)
+        child.kill()
+        return child.wait()
+
+
+def test_killed_in_the_second_stage_the_weights_and_losses_are_the_same_bits(tmp_path, both_stages):
+    assert kill_soon(tmp_path, STEPS + 4, 0.02) == -signal.SIGKILL
+    resumed = result(train(tmp_path, -1, "both"))
+    assert resumed["first"] is None or resumed["first"] > STEPS  # the first stage is not done again
+    assert {**resumed, "first": 1} == both_stages
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("step", random.Random(0).sample(range(1, STEPS), 19) + [STEPS])
-def test_killed_at_random_steps(tmp_path, uninterrupted, step):
-    check_kill(tmp_path, step, uninterrupted)
+@pytest.mark.parametrize("seed", range(5))
+def test_killed_at_20_random_moments(tmp_path, both_stages, seed):
+    """Four kills a training, whatever it does at the time: a step, an evaluation, a checkpoint."""
+    draw, kills = random.Random(seed), 0
+    while kills < 4:
+        steps = draw.randint(0, 9 if kills < 3 else 5)
+        kills += kill_soon(tmp_path, steps, draw.uniform(0, 0.3)) == -signal.SIGKILL
+    resumed = result(train(tmp_path, -1, "both"))
+    assert {**resumed, "first": 1} == both_stages
 
 
 def test_killed_while_writing_a_checkpoint_then_stopped_then_torn_on_disk(tmp_path, uninterrupted):
