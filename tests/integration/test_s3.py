@@ -13,11 +13,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from pool_stack import Stack
 from s3_server import BUCKET, running_s3
 from server_fixture import Cli
 
+from advdistill_core.store import Store
+from flows.commands import gc
 from flows.server import LocalServer
 
 pytest.importorskip("s3fs")
@@ -91,6 +94,28 @@ def test_two_machines_claim_one_artifact(s3: dict[str, str], tmp_path: Path) -> 
     first.communicate()
     assert second.communicate(timeout=30)[0] == "mine\n"
     assert second.returncode == 0
+
+
+def test_gc_keeps_pins_and_what_is_being_made(s3: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in s3.items():
+        monkeypatch.setenv(name, value)
+    root = f"s3://{BUCKET}/gc"
+    store = Store(root)
+    for letter in "abc":
+        out = store.begin("load", "1", letter * 32, None)
+        out.write_file("x", b"abc")
+        out.commit({}, {})
+    store.begin("load", "1", "d" * 32, None).write_shard("k", pa.table({"a": [1]}))
+    store.files.write("pins.txt", b"load/" + b"a" * 32)
+    with store.lock("load", "b" * 32):
+        found = gc.find_garbage(root, min_age_h=0)
+        assert [(item.name[:6], item.why) for item in found] == [
+            ("load/c", "nothing refers to it"),
+            ("load/d", "unfinished"),
+        ]
+    gc.remove(root, found)
+    assert [item.name[:6] for item in gc.find_garbage(root, min_age_h=0)] == ["load/b"]
+    assert store.find("load", "a" * 32)
 
 
 @pytest.mark.server
