@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from collections import Counter
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any
@@ -22,6 +23,7 @@ class CountingEndpoint:
         self.seconds, self.tokens = seconds, tokens
         self.asked: Counter[str] = Counter()  # samples by question
         self.bodies: list[dict[str, Any]] = []
+        self.times: list[float] = []  # of the requests' arrivals and answers, monotonic seconds
         self._places = threading.Semaphore(at_once)
         self._lock = threading.Lock()
         self._number = 0
@@ -35,8 +37,9 @@ class CountingEndpoint:
                 answer = outer.answer(body)
                 self.send_response(200)
                 self.send_header("content-length", str(len(answer)))
-                self.end_headers()
-                self.wfile.write(answer)
+                with suppress(BrokenPipeError, ConnectionResetError):  # the asker was killed
+                    self.end_headers()
+                    self.wfile.write(answer)
 
             def log_message(self, *args: Any) -> None:
                 pass
@@ -52,9 +55,11 @@ class CountingEndpoint:
 
     def answer(self, body: dict[str, Any]) -> bytes:
         n = body.get("n", 1)
+        self.times.append(time.monotonic())
         with self._places:
             time.sleep(self.seconds)
         with self._lock:
+            self.times.append(time.monotonic())
             self.bodies.append(body)
             self.asked[body["messages"][-1]["content"]] += n
             first, self._number = self._number, self._number + n

@@ -135,7 +135,7 @@ class Generation:
             for response in teacher.generate(chain([first], feed), member.sampling, self._on_tokens):
                 self._take(response)
             for job in self._jobs.values():
-                if not self._cut:
+                if not self._cut and not self.is_over():
                     raise StageError(
                         f"stage generate: got {len(job.rows)} responses, expected {member.config.k} to "
                         f"each of {len(job.prompts)} prompts. The teacher left some out without an error."
@@ -152,6 +152,8 @@ class Generation:
         for key, prompts in self.chunks(member):
             if (only is not None and key not in only) or self._is_settled(member, key):
                 continue
+            if self.is_over():  # others took this worker for stalled and went on without it
+                return
             job = self._open(member, key, prompts)
             if job is None:
                 held.add(key)
