@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from prefect import flow
+from prefect import Task, flow
 from prefect.artifacts import create_table_artifact
 
 from advdistill_core import compare as arms_of
@@ -79,6 +79,7 @@ class Comparison:
         self.students: dict[str, ArtifactRef] = {}
         self.scores: dict[str, ArtifactRef] = {}
         self._budget: Budget | None = None
+        self._made: dict[str, ArtifactRef] = {}
 
     def run(self, arm: Arm, seeds: list[int]) -> None:
         """Train and measure an arm with every seed; a model that no seed changes only once."""
@@ -102,16 +103,25 @@ class Comparison:
             self._measure(arm, own, student, str(seed))
 
     def _weighed(self, arm: Arm, config: DistillConfig) -> tuple[ArtifactRef, ArtifactRef]:
-        step, prompts = self.run_.step, self.questions.prompts
-        changed = f" {arm.name}" if arm.changes else ""
-        of = {section: changed if section in arm.changes else "" for section in ("teacher", "rewards")}
-        written = step(generate, prompts, config=config, label=f"generate{of['teacher']}")
-        responses = self.questions.gate(self.run_, written, config)
-        rewards = step(
-            verify, prompts, responses, config=config, label=f"verify{of['teacher'] or of['rewards']}"
-        )
-        weights = step(weigh, responses, rewards, config=config, label=f"weigh{changed}")
-        return responses, weights
+        """An arm's responses and weights; what it shares with other arms is made once."""
+        prompts = self.questions.prompts
+        of_responses = f" {arm.name}" if "teacher" in arm.changes else ""
+        of_rewards = f" {arm.name}" if {"teacher", "rewards"} & {*arm.changes} else ""
+        of_weights = f" {arm.name}" if {"teacher", "rewards", "weighting"} & {*arm.changes} else ""
+        written = self._once(f"generate{of_responses}", generate, config, prompts)
+        if f"gate{of_responses}" not in self._made:
+            passed = self.questions.gate(self.run_, written, config, of_responses)
+            self._made[f"gate{of_responses}"] = passed
+        responses = self._made[f"gate{of_responses}"]
+        rewards = self._once(f"verify{of_rewards}", verify, config, prompts, responses)
+        return responses, self._once(f"weigh{of_weights}", weigh, config, responses, rewards)
+
+    def _once(
+        self, label: str, task: Task[..., ArtifactRef], config: DistillConfig, *inputs: ArtifactRef
+    ) -> ArtifactRef:
+        if label not in self._made:
+            self._made[label] = self.run_.step(task, *inputs, config=config, label=label)
+        return self._made[label]
 
     def _measure(self, arm: Arm, config: DistillConfig, student: ArtifactRef | None, seed: str) -> None:
         label = f"evaluate {arm.name}" + (f" {seed}" if student else "")

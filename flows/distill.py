@@ -8,10 +8,9 @@ from prefect import flow
 from advdistill_core.config import DistillConfig
 from advdistill_core.store import Store
 from flows.precheck import precheck
-from flows.recorder import FromStage, RunRecorder
-from tasks.evaluate import evaluate
+from flows.questions import load_questions
+from flows.recorder import BEFORE, TEACHER, FromStage, RunRecorder
 from tasks.generate import generate
-from tasks.load import load
 from tasks.publish import publish
 from tasks.train import rewards_for, train
 from tasks.verify import verify
@@ -28,13 +27,29 @@ def distill(config: DistillConfig, from_stage: FromStage = "first missing") -> d
     """
     precheck(config)
     run = RunRecorder(config, from_stage)
-    prompts = run.step(load)
-    before = run.step(evaluate, prompts, model="student_before", label="evaluate before")
-    responses = run.step(generate, prompts)
-    rewards = run.step(verify, prompts, responses)
+    asked = load_questions(run)
+    scores = {f"before/{on}": ref for on, ref in asked.measure(run, "student_before", label=BEFORE).items()}
+    if config.evaluation.teacher:
+        scores |= {f"teacher/{on}": ref for on, ref in asked.measure(run, "teacher", label=TEACHER).items()}
+    generated = run.step(generate, asked.prompts)
+    responses = asked.gate(run, generated)
+    rewards = run.step(verify, asked.prompts, responses)
     weights = run.step(weigh, responses, rewards)
-    student = run.step(train, prompts, responses, weights, rewards_for(config, rewards))
-    after = run.step(evaluate, prompts, student, model="student_after", label="evaluate after")
-    report = run.step(publish, prompts, responses, rewards, weights, student, before, after)
+    student = run.step(train, asked.prompts, responses, weights, rewards_for(config, rewards))
+    found = asked.measure(run, "student_after", student, label="evaluate after")
+    scores |= {f"after/{on}": ref for on, ref in found.items()}
+    report = run.step(
+        publish,
+        asked.prompts,
+        responses,
+        rewards,
+        weights,
+        student,
+        scores.pop("before/heldout"),
+        scores.pop("after/heldout"),
+        loaded=asked.loaded,
+        generated=generated,
+        scores=scores,
+    )
     metrics = json.loads(Store(config.storage.root).open(report).file("metrics.json"))
     return run.finish(report, metrics)

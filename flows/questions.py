@@ -1,6 +1,6 @@
-"""What the flows share before any model is loaded: questions, evaluation sets, the gate."""
+"""What the flows share: questions, evaluation sets, the gate, measuring a model on every set."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from advdistill_core.config import DistillConfig
 from advdistill_core.store import ArtifactRef
@@ -16,21 +16,26 @@ class Questions:
     """The questions of a run.
 
     Args:
-        loaded: as their source gave them.
         prompts: as the gate passed them on.
+        loaded: as their source gave them, where that is known.
         sets: the further evaluation sets by name.
     """
 
-    loaded: ArtifactRef
     prompts: ArtifactRef
-    sets: dict[str, ArtifactRef]
+    loaded: ArtifactRef | None = None
+    sets: dict[str, ArtifactRef] = field(default_factory=dict)
 
     def gate(
-        self, run: RunRecorder, responses: ArtifactRef, config: DistillConfig | None = None
+        self, run: RunRecorder, responses: ArtifactRef, config: DistillConfig | None = None, label: str = ""
     ) -> ArtifactRef:
         """The responses as the gate passes them on."""
         return run.step(
-            gate_responses, self.prompts, responses, self.sets, label="gate responses", config=config
+            gate_responses,
+            self.prompts,
+            responses,
+            self.sets,
+            label=f"gate responses{label}",
+            config=config,
         )
 
     def measure(
@@ -41,18 +46,16 @@ class Questions:
         label: str = "evaluate",
         config: DistillConfig | None = None,
     ) -> dict[str, ArtifactRef]:
-        """A model's scores on every set, by `SET` and, where sampled too, `SET/samples`."""
-        chosen = config or run.config
+        """A model's scores by `SET` and, where every set is sampled too, `SET/samples`."""
+        more = (config or run.config).evaluation.more_samples
         found = {}
         for name, asked in {"heldout": self.prompts, **self.sets}.items():
-            for more in (False, True) if chosen.evaluation.more_samples else (False,):
-                given = {} if name == "heldout" else {"set": name}
-                given |= {"sampling": "samples"} if more else {}
+            for sampling in ("", "samples") if more else ("",):
+                params = {"set": "" if name == "heldout" else name, "sampling": sampling}
+                given = {key: value for key, value in params.items() if value}
                 place = " ".join([label, *given.values()])
-                key = f"{name}/samples" if more else name
-                found[key] = run.step(
-                    evaluate, asked, student, model=model, label=place, config=config, **given
-                )
+                ref = run.step(evaluate, asked, student, model=model, label=place, config=config, **given)
+                found["/".join([name, *([sampling] if sampling else [])])] = ref
         return found
 
 
@@ -63,5 +66,9 @@ def load_questions(run: RunRecorder) -> Questions:
         chosen.name: run.step(questions, set=chosen.name, label=f"questions {chosen.name}")
         for chosen in run.config.evaluation.sets
     }
-    prompts = run.step(gate_prompts, loaded, sets, label="gate prompts")
-    return Questions(loaded, prompts, sets)
+    return gated(run, loaded, sets)
+
+
+def gated(run: RunRecorder, loaded: ArtifactRef, sets: dict[str, ArtifactRef]) -> Questions:
+    """Let the gate look at the training prompts of a table."""
+    return Questions(run.step(gate_prompts, loaded, sets, label="gate prompts"), loaded, sets)

@@ -11,7 +11,7 @@ from prefect.tasks import exponential_backoff
 from pydantic import ValidationError
 
 from advdistill_core.config import DistillConfig
-from advdistill_core.errors import BudgetError, ErrorRateError, InputError
+from advdistill_core.errors import BudgetError, ContaminationError, ErrorRateError, InputError
 from advdistill_core.stages import STAGES, plan_stage
 from advdistill_core.store import ArtifactRef, Store
 from flows.run_record import FOLDER, RunRecord, StageRecord, figures
@@ -20,6 +20,8 @@ from flows.tied import end_with_owner
 from tasks.cache import result_folder, split_arguments
 
 FromStage = Literal["first missing", "load", "generate", "verify", "weigh", "train", "evaluate", "publish"]
+#: Labels of steps that need the questions and a model that is there already.
+BEFORE, TEACHER = "evaluate before", "evaluate teacher"
 _ORDER = list(STAGES)
 _POOL_RETRIES = 2
 _RETRY_FACTOR_S = 10
@@ -161,7 +163,7 @@ def _is_after(from_stage: FromStage, stage: str, label: str) -> bool:
     """Whether a step is `from_stage` or follows it."""
     if from_stage == "first missing":
         return False
-    if label == "evaluate before":  # needs the questions and a model that is there already
+    if label.startswith((BEFORE, TEACHER)):
         return from_stage in ("load", "evaluate")
     return _ORDER.index(stage) >= _ORDER.index(from_stage)
 
@@ -169,7 +171,7 @@ def _is_after(from_stage: FromStage, stage: str, label: str) -> bool:
 def _may_help(task: Task[..., Any], run: TaskRun, state: State) -> bool:
     """Whether running a failed task again may end differently."""
     error = state.result(raise_on_failure=False)
-    if isinstance(error, InputError | BudgetError | ErrorRateError):
+    if isinstance(error, InputError | BudgetError | ContaminationError | ErrorRateError):
         return False
     return not getattr(error, "final", False)
 

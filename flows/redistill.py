@@ -20,6 +20,7 @@ from advdistill_core.store import ArtifactRef, Store
 from flows import promotion
 from flows.precheck import precheck
 from flows.promotion import Champion, Difference
+from flows.questions import gated
 from flows.recorder import FromStage, RunRecorder
 from flows.train import make_student
 from tasks.evaluate import evaluate
@@ -60,7 +61,8 @@ def redistill(
             run, policy, "nothing-new", f"{num_new} new prompts since the last decision; nothing to do."
         )
 
-    student = make_student(run, selection, _start(config, policy, before))
+    asked = gated(run, selection, {})
+    student = make_student(run, asked, _start(config, policy, before))
     old = _measure_old(run, selection, before)
     new = run.step(evaluate, selection, student, model="student_after", label="evaluate after")
     difference = compare(run.store, old, new, policy.confidence)

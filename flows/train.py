@@ -7,9 +7,9 @@ from prefect import flow
 from advdistill_core.config import DistillConfig
 from advdistill_core.store import ArtifactRef
 from flows.precheck import precheck
+from flows.questions import Questions, load_questions
 from flows.recorder import FromStage, RunRecorder
 from tasks.generate import generate
-from tasks.load import load
 from tasks.train import rewards_for, train
 from tasks.verify import verify
 from tasks.weigh import weigh
@@ -25,13 +25,14 @@ def train_flow(config: DistillConfig, from_stage: FromStage = "first missing") -
     """
     precheck(config)
     run = RunRecorder(config, from_stage)
-    make_student(run, run.step(load))
+    make_student(run, load_questions(run))
     return run.finish()
 
 
-def make_student(run: RunRecorder, prompts: ArtifactRef, config: DistillConfig | None = None) -> ArtifactRef:
-    """Train a student on the training questions of a prompts table."""
-    responses = run.step(generate, prompts, config=config)
+def make_student(run: RunRecorder, asked: Questions, config: DistillConfig | None = None) -> ArtifactRef:
+    """Train a student on the training questions."""
+    prompts = asked.prompts
+    responses = asked.gate(run, run.step(generate, prompts, config=config), config)
     rewards = run.step(verify, prompts, responses, config=config)
     weights = run.step(weigh, responses, rewards, config=config)
     graded = rewards_for(config or run.config, rewards)

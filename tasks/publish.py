@@ -19,8 +19,16 @@ def publish(
     student: ArtifactRef,
     scores_before: ArtifactRef,
     scores_after: ArtifactRef,
+    loaded: ArtifactRef | None = None,
+    generated: ArtifactRef | None = None,
+    scores: dict[str, ArtifactRef] | None = None,
 ) -> ArtifactRef:
-    """Write the report of a finished distillation."""
+    """Write the report of a finished distillation.
+
+    Args:
+        loaded, generated: prompts and responses before the gate.
+        scores: of other sets, samples and models, by `before|after|teacher/SET[/samples]`.
+    """
     return perform(
         PUBLISH,
         config,
@@ -31,4 +39,7 @@ def publish(
         student=student,
         scores_before=scores_before,
         scores_after=scores_after,
+        loaded=loaded,
+        generated=generated,
+        scores=scores,
     )

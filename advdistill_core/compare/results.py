@@ -42,9 +42,7 @@ class Outcome:
     mean_tokens: float
 
 
-def outcome_of(
-    arm: str, seed: int | None, name: str, sampling: str, rows: Iterable[Row]
-) -> Outcome:
+def outcome_of(arm: str, seed: int | None, name: str, sampling: str, rows: Iterable[Row]) -> Outcome:
     """An outcome from the rows of a scores table."""
     rows = list(rows)
     found = answers.by_question(rows)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 #: The vocabulary: each is one token, so that a step of the chain is one fact to know.
-LARGEST = 59
+LARGEST = 39
 SIGNS = [*"+-=\n", " plus ", " minus ", *map(str, range(LARGEST + 1))]
 _SPECIAL = ("<pad>", "<unk>", "<q>", "<a>", "<end>")
 _TEMPLATE = "{% for m in messages %}<q>{{ m['content'] }}{% endfor %}<a>"
@@ -32,7 +32,7 @@ class Kind:
     """
 
     terms: tuple[int, int]
-    largest: int = LARGEST
+    largest: int = 29
     operand: int = 9
     words: bool = False
 
@@ -42,7 +42,7 @@ TRAINED = Kind((3, 4))
 SETS = {
     "same": TRAINED,
     "more terms": Kind((5, 6)),
-    "larger numbers": Kind((3, 4), operand=19),
+    "larger numbers": Kind((3, 4), LARGEST),
     "other words": Kind((3, 4), words=True),
 }
 
@@ -92,7 +92,7 @@ def questions(kind: Kind, count: int, seed: str, without: set[str]) -> list[dict
 def corpus(count: int, seed: str, without: set[str]) -> Iterator[tuple[str, str]]:
     """Questions of every kind with solutions, for what teacher and student know beforehand."""
     r = random.Random(seed)
-    kinds = [TRAINED] * 4 + [Kind((2, 2))] * 2 + [Kind((5, 6)), Kind((2, 4), operand=19)]
+    kinds = [TRAINED] * 4 + [Kind((2, 2))] * 2 + [Kind((5, 6)), Kind((2, 4), LARGEST)]
     kinds += [Kind((2, 4), words=True)] * 2
     while count:
         question, numbers = draw(r.choice(kinds), r)
