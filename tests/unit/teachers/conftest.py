@@ -1,12 +1,18 @@
 """A tiny model, on one thread: with more, small models only wait for each other."""
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+sys.path.insert(0, str(Path(__file__).parent))
+from endpoint_fixture import KEY, Behaviour, Server
+
 from advdistill_core import models
+from advdistill_core.teachers import endpoint
 
 
 @pytest.fixture(autouse=True)
@@ -25,3 +31,23 @@ def model() -> Any:
 @pytest.fixture(scope="session")
 def tokenizer() -> Any:
     return models.load_tokenizer("tiny-random-llama")
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Behaviour], Server]]:
+    running: list[Server] = []
+
+    def start(behaviour: Behaviour) -> Server:
+        running.append(Server(behaviour))
+        return running[-1]
+
+    yield start
+    for server in running:
+        server.http.shutdown()
+        server.http.server_close()
+
+
+@pytest.fixture
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoint, "_FIRST_WAIT_S", 0.01)
+    monkeypatch.setenv("TEST_KEY", KEY)
