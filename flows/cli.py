@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from advdistill_core.errors import AdvDistillError, InputError
-from flows import usage
+from flows import roots, usage
 from flows.commands import compare, grading, serve
 from flows.options import AsJson, Overrides, Root
 
@@ -35,8 +35,11 @@ def run(
     """Distil: load, generate, verify, weigh, train, evaluate, report."""
     from flows import catalog
     from flows.precheck import precheck
+    from flows.server import check_named
 
     config = catalog.load(recipe, overrides or [], root)
+    if not dry_run:
+        check_named()
     precheck(config, make_root=not dry_run)
     if dry_run:
         from flows.dry_run import show_plan
@@ -72,7 +75,7 @@ def status(root: Root = None, as_json: AsJson = False) -> None:
     """List the runs under a root."""
     from flows.run_record import read_runs
 
-    runs = read_runs(root or _default_root())
+    runs = read_runs(roots.to_read(root))
     if as_json:
         print(json.dumps([r.model_dump(mode="json", exclude={"config"}) for r in runs]))
         return
@@ -92,7 +95,7 @@ def report(
     """Print where a run's report is."""
     from flows.run_record import read_runs
 
-    runs = [r for r in read_runs(root or _default_root()) if r.report]
+    runs = [r for r in read_runs(roots.to_read(root, may_be_missing=True)) if r.report]
     chosen = [r for r in runs if run_id == "latest" or r.run_id.startswith(run_id)]
     if not chosen:
         raise InputError("RUN", run_id, "the id of a finished run", "`advdistill status` lists them.")
@@ -107,12 +110,6 @@ def down() -> None:
     from flows.server import LocalServer
 
     print("Stopped." if LocalServer().stop() else "No server was running.")
-
-
-def _default_root() -> str:
-    from advdistill_core.config import StorageConfig
-
-    return StorageConfig().root
 
 
 def _show_summary(summary: dict[str, Any]) -> None:

@@ -37,7 +37,6 @@ def precheck(config: DistillConfig, make_root: bool = True) -> None:
     if files.is_local:
         roots.check_writable(Path(files.root))
     _check_settings(config)
-    _check_prompts(config)
     for section, teacher in _teachers(config.teacher):
         if teacher.backend == "transformers":
             _check_model(section, teacher.model)
@@ -47,6 +46,7 @@ def precheck(config: DistillConfig, make_root: bool = True) -> None:
     _check_layers(config)
     if files.is_local:
         _check_space(config, Path(files.root))
+    _check_prompts(config)
     _check_endpoints(config)
     if make_root and files.is_local:
         _make_root(Path(files.root))

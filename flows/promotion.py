@@ -4,6 +4,7 @@ Pointer and history are one JSON document that is replaced whole, so a promotion
 did not; nobody sees half of one.
 """
 
+import re
 import time
 from contextlib import AbstractContextManager
 from typing import Literal
@@ -14,6 +15,7 @@ from advdistill_core.errors import InputError
 from advdistill_core.store import ArtifactRef, Store
 
 FOLDER = "champions"
+_NAME = re.compile(r"[\w.-]{1,80}")
 
 
 class Difference(BaseModel):
@@ -71,7 +73,15 @@ class Line(BaseModel):
 
 
 def read_line(store: Store, name: str) -> Line:
-    """The state of a line of students; an empty one if there was no promotion yet."""
+    """The state of a line of students; an empty one if there was no promotion yet.
+
+    Raises:
+        InputError: no line can have this name, or its file cannot be read.
+    """
+    if not _NAME.fullmatch(name):
+        raise InputError(
+            "champion", name, "a name of letters, digits, . _ and -", "`advdistill champions` lists them."
+        )
     try:
         return Line.model_validate_json(store.files.read(_path(name)))
     except FileNotFoundError:
@@ -97,6 +107,8 @@ def rollback(store: Store, name: str, by: str) -> Line:
     Raises:
         InputError: there is no champion.
     """
+    if read_line(store, name).champion is None:  # before a lock is made for it
+        raise InputError("champion", name, "a line with a champion", "There is nothing to roll back.")
     with _locked(store, name):
         line = read_line(store, name)
         if line.champion is None or line.current is None:

@@ -13,14 +13,15 @@ def absolute(root: str | None) -> str:
     return root if "://" in root else os.path.abspath(root)
 
 
-def to_read(root: str | None) -> str:
+def to_read(root: str | None, may_be_missing: bool = False) -> str:
     """The root of a command that only looks.
 
     Raises:
         InputError: it is no folder; a missing one is refused if it was asked for by name.
     """
     found = absolute(root)
-    if "://" in found or os.path.isdir(found) or (root is None and not os.path.lexists(found)):
+    may_be_missing = may_be_missing or root is None
+    if "://" in found or os.path.isdir(found) or (may_be_missing and not os.path.lexists(found)):
         return found
     got = f"{root or found}, a file" if os.path.isfile(found) else str(root or found)
     raise InputError("--root", got, "a folder that `advdistill run` made", "Check the name.")
@@ -39,10 +40,5 @@ def check_writable(root: Path) -> None:
     if not above.is_dir():
         got = str(root) if above == root else f"{root}, below the file {above}"
         raise InputError("storage.root", got, "a folder, or a place where one can be made", remedy)
-    if not os.access(above, os.W_OK | os.X_OK, effective_ids=True) or _is_virtual(above):
+    if not os.access(above, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
         raise InputError("storage.root", str(root), f"a place that can be written, {above} cannot", remedy)
-
-
-def _is_virtual(folder: Path) -> bool:
-    """Whether a folder is the kernel's, which says that it can be written to and refuses."""
-    return os.statvfs(folder).f_blocks == 0

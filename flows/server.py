@@ -152,17 +152,26 @@ def connect(environment: Mapping[str, str] = os.environ) -> LocalServer | None:
     Raises:
         InputError: `PREFECT_API_URL` is set and nothing answers there.
     """
-    url = environment.get("PREFECT_API_URL")
-    if url:
-        if not healthy(url, timeout_s=10.0):
-            raise InputError(
-                "PREFECT_API_URL", url, "a Prefect server that answers", "Start it, or unset the variable."
-            )
+    if check_named(environment):
         return None
     server = LocalServer()
     os.environ["PREFECT_API_URL"] = server.start()
     os.environ.update(server.environment())
     return server
+
+
+def check_named(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether `PREFECT_API_URL` names a server, which then must answer.
+
+    Raises:
+        InputError: nothing answers there.
+    """
+    url = environment.get("PREFECT_API_URL")
+    if url and not healthy(url, timeout_s=10.0):
+        raise InputError(
+            "PREFECT_API_URL", url, "a Prefect server that answers", "Start it, or unset the variable."
+        )
+    return bool(url)
 
 
 def healthy(api_url: str, timeout_s: float = 2.0) -> bool:

@@ -38,7 +38,8 @@ class Display:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bars.stop()
+        if self.console.is_terminal:  # else it would print an empty line
+            self._bars.stop()
 
     def __call__(self, event: Event) -> None:
         now = time.monotonic()

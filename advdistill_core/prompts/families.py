@@ -71,7 +71,17 @@ def draw(family: Family, place: int, seed: int, wanted: int, taken: set[str]) ->
     return found
 
 
-def _items(family: Family, seed: int, size: int) -> Iterator[Question]:
+def precheck(config: PromptSource) -> None:
+    """Refuse unknown families and parameters; about a second, for the library's import.
+
+    Raises:
+        InputError: naming the family.
+    """
+    for family in chosen(config):
+        _dataset(family, 0, 1)
+
+
+def _dataset(family: Family, seed: int, size: int) -> Any:
     import reasoning_gym
     from reasoning_gym.factory import DATASETS
 
@@ -80,10 +90,14 @@ def _items(family: Family, seed: int, size: int) -> Iterator[Question]:
         hint = f"Did you mean {near[0]}?" if near else "See reasoning_gym.factory.DATASETS."
         raise InputError("prompts.families", family.name, "a reasoning-gym family", hint)
     try:
-        dataset: Any = reasoning_gym.create_dataset(family.name, seed=seed, size=size, **family.params)
+        return reasoning_gym.create_dataset(family.name, seed=seed, size=size, **family.params)
     except (AssertionError, TypeError, ValueError) as error:
         what = f"prompts.families, params of {family.name}"
-        raise InputError(what, str(family.params), "parameters of the family", str(error)) from error
+        raise InputError(what, str(family.params), "parameters of the family", f"{error}.") from error
+
+
+def _items(family: Family, seed: int, size: int) -> Iterator[Question]:
+    dataset = _dataset(family, seed, size)
     for i in range(size):
         item = dataset[i]
         if item["answer"] is None:

@@ -17,13 +17,21 @@ def existing(path: Path) -> Path:
     """The file, if it is one that can be read.
 
     Raises:
-        InputError: it is missing, a folder, or of an unknown kind.
+        InputError: it is missing, a folder, not ours to read, or of an unknown kind.
     """
     path = path.expanduser()
-    if not path.is_file():
-        raise InputError("prompts.path", str(path), "a file that exists", "Check the path.")
+    if path.is_dir():
+        raise InputError("prompts.path", str(path), "a file, not a folder", "Name a file in it.")
+    try:
+        with open(path, "rb"):
+            pass
+    except FileNotFoundError as error:
+        raise InputError("prompts.path", str(path), "a file that exists", "Check the path.") from error
+    except OSError as error:
+        problem = f"{path} ({error.strerror})"
+        raise InputError("prompts.path", problem, "a file that can be read", "Check its rights.") from error
     if path.suffix not in _READERS:
-        raise InputError("prompts.path", str(path), f"one of {', '.join(_READERS)}")
+        raise InputError("prompts.path", str(path), f"one of {', '.join(_READERS)}", "Convert it.")
     return path
 
 
@@ -84,24 +92,37 @@ def _jsonl(path: Path) -> Rows:
                 continue
             try:
                 row = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
+                shown = line[:60].decode(errors="replace")
                 raise InputError(
-                    f"{path.name} row {number}",
-                    line[:60].decode(errors="replace"),
-                    "a JSON object",
-                    str(error),
+                    f"{path.name} row {number}", shown, "a JSON object in UTF-8", f"({error})"
                 ) from error
             if not isinstance(row, dict):
-                raise InputError(f"{path.name} row {number}", row, "a JSON object")
+                raise InputError(
+                    f"{path.name} row {number}", row, "a JSON object", "Write one object a line."
+                )
             yield number, row
 
 
 def _csv(path: Path) -> Rows:
     with open(path, encoding="utf-8-sig", newline="") as file:
         try:
-            yield from enumerate(csv.DictReader(file, strict=True), 1)
+            for number, row in enumerate(csv.DictReader(file, strict=True), 1):
+                if None in row:  # where values beyond the header end up
+                    raise InputError(
+                        f"{path.name} row {number}",
+                        f"{len(row) - 1 + len(row[None])} values",
+                        f"{len(row) - 1}, as many as the header has names",
+                        "Put values with commas in quotes.",
+                    )
+                if any("\0" in value for value in row.values() if value):
+                    raise csv.Error(f"line contains NUL in row {number}")
+                yield number, row
         except (csv.Error, UnicodeDecodeError) as error:
-            raise InputError(path.name, str(error), "a CSV file in UTF-8 with a header") from error
+            problem = f"{path.name} ({error})"
+            raise InputError(
+                "prompts.path", problem, "a CSV file in UTF-8 with a header", "Save it as such."
+            ) from error
 
 
 def _parquet(path: Path) -> Rows:
@@ -116,7 +137,9 @@ def _parquet(path: Path) -> Rows:
                     number += 1
                     yield number, row
     except (pa.ArrowException, OSError) as error:
-        raise InputError(path.name, str(error), "a whole Parquet file") from error
+        raise InputError(
+            "prompts.path", f"{path.name} ({error})", "a whole Parquet file", "Copy or write it again."
+        ) from error
 
 
 _READERS = {".jsonl": _jsonl, ".parquet": _parquet, ".csv": _csv}

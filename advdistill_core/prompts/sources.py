@@ -16,18 +16,38 @@ from advdistill_core.store.fingerprint import canonical_json
 def precheck(config: PromptSource) -> None:
     """Find what is wrong with a source cheaply, before any model is loaded.
 
-    A file is read in full, so that a bad row is named now. Families and Hub datasets are
-    checked when they are loaded, which is the first stage.
+    A file or a folder is read in full, so that a bad row is named now; of families the
+    names and parameters are checked, of a Hub data set whether it can be reached.
 
     Raises:
         InputError: naming the file and the row, or the setting.
     """
-    if config.source == "file":
-        assert config.path is not None
-        if not sum(1 for _ in questions(config)):  # to the last row
-            raise InputError("prompts.path", config.path, "a file with at least one question")
-    elif config.source == "datasets":
-        hub.precheck(config)
+    if config.source == "reasoning_gym":
+        families.precheck(config)
+    elif config.source == "file" or hub.precheck(config):
+        distinct = len({question.normalised for question in questions(config)})  # to the last row
+        if not distinct:
+            where = f"prompts.{'path' if config.source == 'file' else 'dataset'}"
+            given = config.path or config.dataset
+            raise InputError(where, f"{given}, which is empty", "at least one question", "Add some.")
+        check_count(config, distinct)
+
+
+def check_count(config: PromptSource, available: int) -> None:
+    """Refuse a source with fewer distinct questions than are asked for.
+
+    Raises:
+        InputError: naming both numbers.
+    """
+    asked = {name: getattr(config, name, 0) for name in ("num_train", "num_heldout", "num_questions")}
+    wanted = {name: count for name, count in asked.items() if count}
+    if sum(wanted.values()) > available:
+        raise InputError(
+            " + ".join(f"prompts.{name}" for name in wanted),
+            " + ".join(map(str, wanted.values())),
+            f"at most {available}, the distinct questions of {config.path or config.dataset}",
+            "Ask for fewer, or add questions.",
+        )
 
 
 def questions(config: PromptSource) -> Iterator[Question]:

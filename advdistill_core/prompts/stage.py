@@ -7,7 +7,6 @@ from typing import Any
 import pyarrow as pa
 
 from advdistill_core.config import DistillConfig, PromptsConfig
-from advdistill_core.errors import InputError
 from advdistill_core.progress import Event, Progress
 from advdistill_core.prompts import families, sources
 from advdistill_core.prompts.types import Question, row
@@ -67,14 +66,8 @@ def _stored(config: PromptsConfig) -> tuple[list[Question], list[Question], int]
     for question in sources.questions(config):
         total += 1
         distinct.setdefault(question.normalised, question)
+    sources.check_count(config, len(distinct))
     wanted = config.num_train + config.num_heldout
-    if len(distinct) < wanted:
-        raise InputError(
-            "prompts.num_train + prompts.num_heldout",
-            f"{config.num_train} + {config.num_heldout}",
-            f"at most {len(distinct)}, the distinct questions of the source",
-            "Lower one of them.",
-        )
     order = _shuffled(list(distinct.values()), config.seed)
     return order[config.num_heldout : wanted], order[: config.num_heldout], total - len(distinct)
 

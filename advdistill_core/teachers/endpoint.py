@@ -43,9 +43,14 @@ def precheck(config: TeacherConfig) -> None:
     Raises:
         InputError: one of them cannot be used.
     """
-    url = httpx.URL(config.base_url)
+    try:
+        url = httpx.URL(config.base_url)
+    except httpx.InvalidURL:
+        url = httpx.URL("")
     if url.scheme not in ("http", "https") or not url.host:
-        raise InputError("teacher.base_url", config.base_url, "an address such as http://host:8000/v1")
+        raise InputError(
+            "teacher.base_url", config.base_url, "an address such as http://host:8000/v1", "Correct it."
+        )
     if url.userinfo or url.query or url.fragment:
         raise InputError(
             "teacher.base_url",
@@ -55,7 +60,10 @@ def precheck(config: TeacherConfig) -> None:
         )
     if config.api_key_env and not os.environ.get(config.api_key_env):
         raise InputError(
-            "teacher.api_key_env", config.api_key_env, "an environment variable that holds the key", "Set it."
+            "teacher.api_key_env",
+            f"{config.api_key_env}, which is not set",
+            "an environment variable that holds the key",
+            f"Set {config.api_key_env}, or leave the setting empty for an endpoint without a key.",
         )
 
 

@@ -70,7 +70,7 @@ class _Probe:
         }
         answer = client.post(f"{self.base}/chat/completions", json=body)
         if answer.status_code == 404 and known:
-            near = difflib.get_close_matches(self.config.model, known, n=1)
+            near = difflib.get_close_matches(self.config.model, known, n=1, cutoff=0.4)
             remedy = f"Did you mean {near[0]}?" if near else f"It has {', '.join(known[:5])}."
             raise InputError(
                 f"{self.section}.model", self.config.model, f"a model that {self.base} has", remedy

@@ -8,8 +8,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from advdistill_core.config import StorageConfig
 from advdistill_core.errors import InputError
+from flows import roots
 from flows.options import AsJson, Root
 
 Gpus = Annotated[int, typer.Option("--gpus", min=1, help="Slots of the gpu pool.")]
@@ -25,7 +25,7 @@ def up(root: Root = None, gpus: Gpus = 1) -> None:
     """Server, deployments and workers on this machine, with the UI; Ctrl-C ends them."""
     from flows.commands.up import up as start
 
-    start(_full(root), gpus)
+    start(roots.absolute(root), gpus)
 
 
 def deploy(
@@ -59,7 +59,7 @@ def deploy(
     connect()
     from flows.commands.deploy import deploy as register_all
 
-    ids = register_all(_full(root), gpus, strategy, flows)
+    ids = register_all(roots.absolute(root), gpus, strategy, flows)
     print(json.dumps(ids) if as_json else "\n".join(ids))
 
 
@@ -75,7 +75,7 @@ def gc(
     """List artifacts that no run, champion or pin refers to; --delete removes them."""
     from flows.commands import gc as collector
 
-    where = _full(root)
+    where = roots.to_read(root)
     garbage = collector.find_garbage(where, keep_days, min_age_h)
     if delete:
         collector.remove(where, garbage)
@@ -97,7 +97,7 @@ def champions(root: Root = None, as_json: AsJson = False) -> None:
     from advdistill_core.store import Store
     from flows import promotion
 
-    lines = promotion.lines(Store(_full(root)))
+    lines = promotion.lines(Store(roots.to_read(root)))
     if as_json:
         print(json.dumps({name: line.model_dump(mode="json") for name, line in lines.items()}))
         return
@@ -125,15 +125,9 @@ def rollback(
     from advdistill_core.store import Store
     from flows import promotion
 
-    line = promotion.rollback(Store(_full(root)), name, by)
+    line = promotion.rollback(Store(roots.to_read(root)), name, by)
     uri = line.champion.student.uri if line.champion else None
     print(json.dumps({"champion": name, "student": uri}) if as_json else f"{name}: {uri or 'no champion'}")
-
-
-def _full(root: str | None) -> str:
-    """A root that means the same in every process."""
-    root = root or StorageConfig().root
-    return root if "://" in root else os.path.abspath(root)
 
 
 _YAML_HEAD = """\
