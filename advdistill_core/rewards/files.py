@@ -4,6 +4,7 @@ import json
 import os
 import uuid
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,8 @@ def write_batches(path: Path, batches: Iterable[list[Row]]) -> None:
     except OSError as error:
         raise InputError(str(path), error.strerror or str(error), "a file that can be written") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # a folder that refused the file refuses this too
+            temporary.unlink(missing_ok=True)
 
 
 def to_answer(where: str, row: Row, task: str) -> Answer:

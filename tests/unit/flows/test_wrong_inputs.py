@@ -5,18 +5,22 @@ calls; `test_bad_input.py` runs some as processes.
 """
 
 import hashlib
+import json
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from wrong_input_fixture import make_world, wrong_endpoint
+from wrong_input_fixture import GOOD, make_grading_files, make_world, wrong_endpoint
+from wrong_input_fixture import model as make_model
 
 from flows import cli
 
 SMOKE = ("run", "smoke", "--root", "store")
+_NOBODY = 65534
 GSM8K = ("run", "gsm8k-smollm2", "--root", "store")
 
 
@@ -393,3 +397,54 @@ def test_wrong_input(advdistill: Command, wrong: Wrong) -> None:
     assert "Traceback" not in err
     assert contents(advdistill.here) == before
     assert not (advdistill.home / "server.json").exists()
+
+
+#: What an ordinary user without rights to it gets; run as root, so that needs another user.
+FORBIDDEN = [
+    questions("locked/good.jsonl", "prompts.path", "locked/good.jsonl", "Permission denied"),
+    questions("sealed.jsonl", "prompts.path", "sealed.jsonl", "Permission denied"),
+    Wrong("recipe", ("run", "sealed.yaml", "--root", "store"), ("sealed.yaml", "Permission denied")),
+    Wrong("root", ("run", "smoke", "--root", "locked/store"), ("storage.root", "locked", "--root")),
+    Wrong("root to read", ("status", "--root", "locked/store"), ("--root", "locked/store")),
+    teacher("./sealed_model", "config.json", "Permission denied"),
+    command("source", "verify sealed.jsonl --out out.jsonl", "sealed.jsonl", "Permission denied"),
+    command("target", "verify answers.jsonl --out locked/out.jsonl", "locked/out.jsonl", "Permission denied"),
+]
+
+
+@pytest.fixture
+def without_rights(advdistill: Command) -> Iterator[Command]:
+    """The same command for a user who may not look into `locked` or read what is sealed."""
+    with tempfile.TemporaryDirectory() as folder:
+        here = Path(folder)
+        here.chmod(0o777)
+        (here / "locked").mkdir()
+        make_grading_files(here)
+        for name in ("locked/good.jsonl", "sealed.jsonl", "sealed.yaml"):
+            (here / name).write_text(json.dumps(GOOD))
+            (here / name).chmod(0)
+        make_model(here / "sealed_model")
+        (here / "sealed_model" / "config.json").chmod(0)
+        (here / "locked").chmod(0)
+        advdistill.patch.chdir(here)
+        advdistill.here = here
+        was = os.geteuid()
+        advdistill(setting("imports what the others need", "prompts.families=[{name: x}]"))
+        advdistill(command("and verify", "verify no_gold.jsonl --out out.jsonl"))
+        if was == 0:  # whose modules nobody else may be able to read
+            os.seteuid(_NOBODY)
+        try:
+            yield advdistill
+        finally:
+            os.seteuid(was)
+            (here / "locked").chmod(0o755)
+
+
+@pytest.mark.parametrize("wrong", FORBIDDEN, ids=lambda wrong: wrong.name)
+def test_without_rights(without_rights: Command, wrong: Wrong) -> None:
+    code, out, err = without_rights(wrong)
+    assert code == 2, out + err
+    assert len(err.splitlines()) == 1, err
+    for word in wrong.words:
+        assert word in err
+    assert "Traceback" not in err
