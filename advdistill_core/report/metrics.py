@@ -8,12 +8,11 @@ cannot be computed is null.
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
-from advdistill_core.evaluation import answers, behaviour, contamination, statistics
+from advdistill_core.evaluation import answers, behaviour, statistics
 from advdistill_core.evaluation.behaviour import Response
-from advdistill_core.report import wording
+from advdistill_core.report import overlap, places, wording
 from advdistill_core.report.gather import Group, Question, Row
 from advdistill_core.rewards.types import UNDECIDED
 from advdistill_core.store import Artifact
@@ -27,8 +26,8 @@ STAGE_LABELS = {
     "weights": "weigh",
     "student": "train",
     "scores_after": "evaluate after",
+    "generated": "generate",
 }
-_MAX_MATCHES = 200
 
 
 def collect(
@@ -59,7 +58,9 @@ def collect(
         "teacher": teacher,
         "paired": pair,
         "answers": {"before": answer_counts(before), "after": answer_counts(after)},
-        "contamination": overlap(groups, heldout),
+        "sets": places.places(before, after, inputs, confidence),
+        "by_difficulty": places.by_difficulty(after, inputs),
+        "contamination": overlap.overlap(groups, heldout, inputs),
         "behaviour": behaviours(groups, before, after),
         "stages": stages(inputs),
     }
@@ -143,29 +144,6 @@ def outcome(before: Sequence[Row], after: Sequence[Row]) -> str:
     }[right[0], right[1]]
 
 
-def overlap(groups: Sequence[Group], heldout: Mapping[str, Question]) -> dict[str, Any]:
-    """Held-out questions that training prompts or trained-on responses repeat."""
-    index = contamination.QuestionIndex(
-        ((q.id, q.text) for q in heldout.values()), (g.question.text for g in groups)
-    )
-    in_prompts = list(contamination.find_all(index, ((g.question.id, g.question.text) for g in groups)))
-    trained = (
-        (f"{g.question.id} / {r['sample_id']}", r["text"])
-        for g in groups
-        for r in g.responses
-        if r["weight"] > 0
-    )
-    in_responses = list(contamination.find_all(index, trained))
-    return {
-        "num_questions": len({m.question_id for m in in_prompts + in_responses}),
-        "in_prompts": dict(Counter(m.kind for m in in_prompts)),
-        "in_responses": dict(Counter(m.kind for m in in_responses)),
-        "common_templates": index.num_common_templates,
-        "questions_of_common_templates": index.num_questions_of_common_templates,
-        "matches": [asdict(m) for m in (in_prompts + in_responses)[:_MAX_MATCHES]],
-    }
-
-
 def behaviours(groups: Sequence[Group], before: Sequence[Row], after: Sequence[Row]) -> dict[str, Any]:
     """How responses look: the teacher's (alone and within groups), the student's before and after."""
     by_prompt = [_responses(g.responses, "prompt_id") for g in groups]
@@ -191,21 +169,35 @@ def _responses(rows: Iterable[Row], key: str) -> list[Response]:
     ]
 
 
+def labelled(inputs: Mapping[str, Artifact]) -> dict[str, Artifact]:
+    """The inputs by what their stages are called in the run, in the order of the pipeline."""
+    names = dict(STAGE_LABELS)
+    if "loaded" in inputs:
+        names = {"loaded": "load"} | names | {"prompts": "gate prompts", "responses": "gate responses"}
+    ordered = ["loaded", "prompts", "scores_before", "generated", "responses", *names]
+    found = {names[name]: inputs[name] for name in dict.fromkeys(ordered) if name in inputs and name in names}
+    for name, artifact in inputs.items():
+        kind, *place = name.split("/")
+        if kind == "scores":
+            found[" ".join(["evaluate", place[0], *(p for p in place[1:] if p != "heldout")])] = artifact
+    return found
+
+
 def stages(inputs: Mapping[str, Artifact]) -> dict[str, Any]:
-    """Rows, time and tokens of each stage, from the manifests."""
+    """Rows, time and tokens of each stage, as its manifest has them."""
     found = {}
-    for name, label in STAGE_LABELS.items():
-        if name in inputs:
-            manifest = inputs[name].manifest
-            found[label] = {
-                "rows": manifest.rows,
-                "seconds": manifest.seconds,
-                "outcome": manifest.outcome,
-                "tokens": manifest.tokens,
-                "size_bytes": sum(part.size_bytes for part in manifest.parts),
-                "fingerprint": manifest.fingerprint,
-                "code_version": manifest.code_version,
-            }
+    for label, artifact in labelled(inputs).items():
+        manifest = artifact.manifest
+        found[label] = {
+            "rows": manifest.rows,
+            "seconds": manifest.seconds,
+            "outcome": manifest.outcome,
+            "tokens": manifest.tokens,
+            "cost": manifest.metrics.get("cost"),
+            "size_bytes": sum(part.size_bytes for part in manifest.parts),
+            "fingerprint": manifest.fingerprint,
+            "code_version": manifest.code_version,
+        }
     return found
 
 

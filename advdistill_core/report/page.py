@@ -55,6 +55,8 @@ def render(
         pipeline=sections.pipeline(metrics),
         outcomes=sections.outcome_rows(metrics),
         at_k_rows=sections.at_k_rows(metrics),
+        set_rows=sections.set_rows(metrics),
+        difficulty_rows=sections.difficulty_rows(metrics),
         p_value="below 0.001" if found["p_value"] < 0.001 else f"{found['p_value']:.3f}",
         group_rows=sections.group_rows(metrics, config),
         weight_note=sections.weight_note(metrics),
@@ -62,9 +64,10 @@ def render(
         group_behaviour_rows=sections.group_behaviour_rows(metrics),
         dropped_rows=sections.dropped_rows(metrics, stage_metrics),
         contamination_rows=sections.contamination_rows(metrics),
+        contamination_set_rows=sections.contamination_set_rows(metrics),
         contamination_note=sections.contamination_note(metrics),
         matches=[
-            [m["row_id"], m["question_id"], m["kind"], str(m["longest_words"])]
+            [m["row_id"], m["set"], m["question_id"], m["kind"], str(m["longest_words"])]
             for m in metrics["contamination"]["matches"]
         ],
         model_rows=sections.model_rows(config),

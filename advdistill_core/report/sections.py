@@ -108,12 +108,15 @@ def pipeline(metrics: Mapping[str, Any]) -> Rows:
                 duration(stage["seconds"]),
                 number(tokens) if tokens else "–",
                 number(round(tokens / stage["seconds"])) if tokens and stage["seconds"] else "–",
+                number(stage["cost"]) if stage.get("cost") else "–",
                 size(stage["size_bytes"]),
                 stage["fingerprint"][:10],
             ]
         )
     tokens = sum(sum(stage["tokens"].values()) for stage in metrics["stages"].values())
-    return [*rows, ["together", "", duration(seconds), number(tokens), "", "", ""]]
+    money = sum(stage.get("cost") or 0.0 for stage in metrics["stages"].values())
+    cost = number(money) if money else "–"
+    return [*rows, ["together", "", duration(seconds), number(tokens), "", cost, "", ""]]
 
 
 def size(num_bytes: float) -> str:
@@ -131,6 +134,36 @@ def outcome_rows(metrics: Mapping[str, Any]) -> Rows:
     return [
         ["was answered right before", number(found["both_right"]), f"{number(found['lost'])} (lost)"],
         ["was answered wrong before", f"{number(found['gained'])} (gained)", number(found["both_wrong"])],
+    ]
+
+
+def set_rows(metrics: Mapping[str, Any]) -> Rows:
+    """A row per evaluation set and way of sampling; none for the held-out questions alone."""
+    rows = metrics["sets"]
+    if len(rows) < 2 and all(row["teacher_accuracy"] is None for row in rows):
+        return []
+    return [
+        [
+            f"{row['set']}, {row['sampling']}",
+            number(row["num_questions"]),
+            percent(row["before_accuracy"]),
+            percent(row["after_accuracy"]),
+            f"{points(row['difference'])} ({points(row['low'])} to {points(row['high'])})",
+            "below 0.001" if row["p_holm"] < 0.001 else f"{row['p_holm']:.3f}",
+            percent(row["teacher_accuracy"]),
+            percent(row["of_teacher"], 0),
+            percent(row["unparsed_frac"]),
+            percent(row["truncated_frac"]),
+        ]
+        for row in rows
+    ]
+
+
+def difficulty_rows(metrics: Mapping[str, Any]) -> Rows:
+    """Held-out questions from the teacher's hardest tenth to its easiest."""
+    return [
+        [percent(row["teacher"], 0), percent(row["student"], 0), number(row["num_questions"])]
+        for row in metrics["by_difficulty"]
     ]
 
 
@@ -222,6 +255,7 @@ def dropped_rows(metrics: Mapping[str, Any], stage_metrics: Mapping[str, Mapping
         ),
         ("rows empty", train.get("empty"), "nothing to learn from"),
         ("student answers not graded", after["undecided"], "left out of the accuracy after training"),
+        ("contaminated prompts and responses", metrics["contamination"]["num_dropped"] or None, "left out"),
         ("questions left out of the comparison", metrics["num_left_out"], "not graded before or after"),
     ]
     return rows + [[what, number(count), why] for what, count, why in counted if count is not None]
@@ -229,7 +263,7 @@ def dropped_rows(metrics: Mapping[str, Any], stage_metrics: Mapping[str, Mapping
 
 def contamination_rows(metrics: Mapping[str, Any]) -> Rows:
     found = metrics["contamination"]
-    titles = {
+    titles: dict[str, str] = {
         "exact": "the same question",
         "template": "the same question with other numbers",
         "ngram": "13 words in a row, or half of its 8-word runs",
@@ -240,12 +274,25 @@ def contamination_rows(metrics: Mapping[str, Any]) -> Rows:
     ]
 
 
+def contamination_set_rows(metrics: Mapping[str, Any]) -> Rows:
+    """What was found of each evaluation set."""
+    return [
+        [name, *(number(found[key]) for key in ("num_questions", "in_prompts", "in_responses"))]
+        for name, found in metrics["contamination"]["sets"].items()
+    ]
+
+
 def contamination_note(metrics: Mapping[str, Any]) -> str:
     found = metrics["contamination"]
+    policy = {
+        "warn": "What matches stays in the training data.",
+        "drop": f"What matches was left out: {number(found['num_dropped'])} prompts or responses.",
+        "fail": "A match would have stopped the run.",
+    }[found["policy"]]
     if not found["common_templates"]:
-        return "Every held-out question was looked for in every training prompt and trained-on response."
+        return f"Every evaluation question was looked for in every training prompt and response. {policy}"
     return (
-        f"{number(found['questions_of_common_templates'])} held-out questions share the wording of "
+        f"{policy} {number(found['questions_of_common_templates'])} held-out questions share the wording of "
         f"{number(found['common_templates'])} generated families (over 10 questions each). Such wording "
         "is not counted: of these questions only equal ones, numbers included, are."
     )

@@ -27,7 +27,7 @@ def run(
 ) -> None:
     """Write `report.html`, `metrics.json`, `dataset_card.md` and `model_card.md`."""
     from advdistill_core.report import browser, cards, figures, gather, page
-    from advdistill_core.report.metrics import STAGE_LABELS, collect
+    from advdistill_core.report.metrics import collect, labelled
 
     def tell(done: int, message: str) -> None:
         progress(Event(stage="publish", done=done, total=3, unit="steps", message=message))
@@ -38,9 +38,7 @@ def run(
     before, after = gather.scores(inputs.get("scores_before")), gather.scores(inputs.get("scores_after"))
     tell(1, "computing the figures")
     metrics = collect(groups, before, after, heldout, inputs, config.evaluation.confidence)
-    stage_metrics = {
-        label: inputs[name].manifest.metrics for name, label in STAGE_LABELS.items() if name in inputs
-    }
+    stage_metrics = {label: _told(part.manifest.metrics) for label, part in labelled(inputs).items()}
     tell(2, "writing the report")
     views = [browser.heldout_view(heldout, before, after)] if heldout else []
     views.append(browser.train_view(groups, _MAX_BROWSED_RESPONSES))
@@ -62,3 +60,11 @@ def run(
         out.write_file(name, text.encode())
     out.note(metrics={name: value for name, value in metrics.items() if not isinstance(value, dict)})
     tell(3, "")
+
+
+def _told(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """A stage's figures without the contaminated rows, which have a table of their own."""
+    record = metrics.get("contamination")
+    if not isinstance(record, dict):
+        return dict(metrics)
+    return {**metrics, "contamination": {k: v for k, v in record.items() if k != "matches"}}
