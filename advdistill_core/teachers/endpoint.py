@@ -106,7 +106,8 @@ class Endpoint:
             while True:
                 while len(missing) < _AHEAD * self.config.concurrency and (request := next(coming, None)):
                     missing[request.index] = missing.get(request.index, 0) + len(request.samples)
-                    loop.call_soon_threadsafe(inbox.put_nowait, request)
+                    with suppress(RuntimeError):  # the loop closed on an error, which has arrived
+                        loop.call_soon_threadsafe(inbox.put_nowait, request)
                 if not missing:
                     return
                 item = arrived.get()
