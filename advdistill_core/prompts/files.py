@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ def existing(path: Path) -> Path:
         InputError: it is missing, a folder, not ours to read, or of an unknown kind.
     """
     path = path.expanduser()
-    if path.is_dir():
+    if os.path.isdir(path):
         raise InputError("prompts.path", str(path), "a file, not a folder", "Name a file in it.")
     try:
         with open(path, "rb"):
@@ -62,7 +63,9 @@ def to_question(row: Mapping[str, Any], config: PromptSource, where: str, source
     if config.choices_column:
         given = _value(row, config.choices_column, "prompts.choices_column", where)
         if isinstance(given, str) or not hasattr(given, "__iter__"):
-            raise InputError(f"{where}, column {config.choices_column}", given, "a list of options")
+            raise InputError(
+                f"{where}, column {config.choices_column}", given, "a list of options", "Write [a, b]."
+            )
         choices = tuple(str(choice) for choice in given)
     if config.id_column:
         name = _text(row, config.id_column, "prompts.id_column", where)
@@ -95,7 +98,7 @@ def _jsonl(path: Path) -> Rows:
             except (ValueError, RecursionError) as error:
                 shown = line[:60].decode(errors="replace")
                 raise InputError(
-                    f"{path.name} row {number}", shown, "a JSON object in UTF-8", f"({error})"
+                    f"{path.name} row {number}", shown, "a JSON object in UTF-8", f"Mend the line: {error}."
                 ) from error
             if not isinstance(row, dict):
                 raise InputError(

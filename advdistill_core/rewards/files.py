@@ -69,7 +69,9 @@ def write_batches(path: Path, batches: Iterable[list[Row]]) -> None:
             _write_json(temporary, batches)
         os.replace(temporary, path)
     except OSError as error:
-        raise InputError(str(path), error.strerror or str(error), "a file that can be written") from error
+        raise InputError(
+            str(path), error.strerror or str(error), "a file that can be written", "Check the folder."
+        ) from error
     finally:
         with suppress(OSError):  # a folder that refused the file refuses this too
             temporary.unlink(missing_ok=True)
@@ -96,10 +98,10 @@ def to_answer(where: str, row: Row, task: str) -> Answer:
         raise InputError(f"{where} prediction", prediction, "a string", _REMEDY)
     choices = row.get("choices") or ()
     if not isinstance(choices, list | tuple) or not all(isinstance(choice, str) for choice in choices):
-        raise InputError(f"{where} choices", choices, "a list of strings")
+        raise InputError(f"{where} choices", choices, "a list of strings", "Write [a, b].")
     count = row.get("n_choices")
     if count is not None and (isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= 26):
-        raise InputError(f"{where} n_choices", count, "a whole number from 0 to 26")
+        raise InputError(f"{where} n_choices", count, "a whole number from 0 to 26", "Mend the row.")
     if not choices and count:
         choices = ("",) * count
     return Answer(
@@ -111,7 +113,7 @@ def _is_parquet(path: Path) -> bool:
     if path.suffix == ".parquet":
         return True
     if path.suffix not in _JSON_SUFFIXES:
-        raise InputError(str(path), path.suffix or "no suffix", "a .jsonl or .parquet file")
+        raise InputError(str(path), path.suffix or "no suffix", "a .jsonl or .parquet file", "Rename it.")
     return False
 
 
@@ -119,7 +121,9 @@ def _open(path: Path) -> Any:
     try:
         return open(path, "rb")
     except OSError as error:
-        raise InputError(str(path), error.strerror or str(error), "a file that can be read") from error
+        raise InputError(
+            str(path), error.strerror or str(error), "a file that can be read", "Check the path."
+        ) from error
 
 
 def _json_rows(path: Path) -> Iterator[tuple[str, Row]]:
@@ -133,7 +137,7 @@ def _json_rows(path: Path) -> Iterator[tuple[str, Row]]:
             except (ValueError, RecursionError) as error:
                 shown = line[:80].decode(errors="replace").strip()
                 raise InputError(
-                    where, shown, "one whole JSON object a line in UTF-8", f"({error})"
+                    where, shown, "one whole JSON object a line in UTF-8", f"Mend the line: {error}."
                 ) from error
             if not isinstance(row, dict):
                 raise InputError(where, row, "a JSON object", _REMEDY)

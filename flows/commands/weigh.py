@@ -8,6 +8,8 @@ from advdistill_core.errors import InputError
 from advdistill_core.rewards.files import Row, read_batches, write_batches
 from advdistill_core.weighting import weigh_group
 
+_REMEDY = 'Rows are {"prompt_id": ..., "correct": true, "reward": 1.0}; mend this one.'
+
 
 def weigh_file(source: Path, target: Path, overrides: list[str] | None = None) -> dict[str, int]:
     """Add `advantage` and `weight` to rows with `prompt_id`, `correct` and `reward`.
@@ -46,16 +48,16 @@ def _check(where: str, row: Row) -> Row:
     """Refuse a row that cannot be weighed."""
     for name in ("prompt_id", "correct", "reward"):
         if name not in row:
-            raise InputError(where, f"the fields {', '.join(map(str, row))}", f"a field {name}")
+            raise InputError(where, f"the fields {', '.join(map(str, row))}", f"a field {name}", _REMEDY)
     if not isinstance(row["prompt_id"], str | int):
-        raise InputError(f"{where} prompt_id", row["prompt_id"], "a string or an integer")
+        raise InputError(f"{where} prompt_id", row["prompt_id"], "a string or an integer", _REMEDY)
     if row["correct"] not in (True, False, None):
-        raise InputError(f"{where} correct", row["correct"], "true, false or null")
+        raise InputError(f"{where} correct", row["correct"], "true, false or null", _REMEDY)
     reward = row["reward"]
     if reward is not None and (isinstance(reward, bool) or not isinstance(reward, int | float)):
-        raise InputError(f"{where} reward", reward, "a number, or null when it could not be graded")
+        raise InputError(f"{where} reward", reward, "a number, or null when it could not be graded", _REMEDY)
     if reward is not None and not math.isfinite(reward):
-        raise InputError(f"{where} reward", reward, "a finite number or null")
+        raise InputError(f"{where} reward", reward, "a finite number or null", _REMEDY)
     if reward is not None and row["correct"] is None:
-        raise InputError(f"{where} correct", None, "true or false beside a reward")
+        raise InputError(f"{where} correct", None, "true or false beside a reward", _REMEDY)
     return row

@@ -7,6 +7,7 @@ calls; `test_bad_input.py` runs some as processes.
 import hashlib
 import json
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ from wrong_input_fixture import model as make_model
 from flows import cli
 
 SMOKE = ("run", "smoke", "--root", "store")
+#: What, what it got, what was expected, what to do.
+_FORM = re.compile(r"advdistill: .+: got .*, expected .+?[.] \S.+")
 _NOBODY = 65534
 GSM8K = ("run", "gsm8k-smollm2", "--root", "store")
 
@@ -388,9 +391,7 @@ def test_wrong_input(advdistill: Command, wrong: Wrong) -> None:
     assert out == ""
     lines = err.splitlines()
     assert len(lines) == 1, err
-    assert lines[0].startswith("advdistill: ")
-    assert ": got " in lines[0]
-    assert ", expected " in lines[0]
+    assert _FORM.fullmatch(lines[0])
     for word in wrong.words:
         assert word in lines[0]
     assert "sk-planted" not in lines[0]
