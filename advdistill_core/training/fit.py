@@ -92,6 +92,9 @@ def fit(
         session.train()
     checkpoint = session.settle()
     trainer = session.trainer
+    trainer.accelerator.wait_for_everyone()  # with reading checkpoints, some of which now go
+    if second is None and steps_after and checkpoint and trainer.args.should_save:
+        checkpoints.keep_newest(folder, 1, int(checkpoint.name.rpartition("-")[2]))
     trained = trainer.accelerator.unwrap_model(trainer.model)
     state = trainer.accelerator.get_state_dict(trainer.model) if trainer.is_fsdp_enabled else None
     detach(trained, attention)

@@ -8,7 +8,6 @@ from typing import Any
 
 from advdistill_core.config.student import StudentConfig
 from advdistill_core.progress import Progress
-from advdistill_core.training import checkpoints
 from advdistill_core.training.arguments import schedule_of
 from advdistill_core.training.fit import Fitted, Second, fit
 from advdistill_core.training.heldout import HeldOut
@@ -91,7 +90,6 @@ def train(
     if not paired:
         return first
     assert first.checkpoint is not None
-    checkpoints.keep_newest(folder, 1, int(first.checkpoint.name.rpartition("-")[2]))
     second = Second(len(first.log), first.checkpoint)
     done = fit(first.model, paired, then, folder / "negatives", progress, second=second)
     return replace(done, log=first.log + done.log, notes=first.notes | done.notes)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from advdistill_core.training.fit import fit
 from advdistill_core.training.heldout import HeldOut, Question
 from advdistill_core.training.launch import fit_in_processes, launch_command
 from advdistill_core.training.rows import Group, Row
-from advdistill_core.training.run import Job
+from advdistill_core.training.run import Job, train
 from advdistill_core.training.student import load_student, save_student
 
 CONFIG = StudentConfig(
@@ -82,6 +83,45 @@ def test_fsdp_trains_the_same_student_as_one(lab, tmp_path):
     (tmp_path / "two").mkdir()
     result = fit_in_processes(Job(groups), config, tmp_path / "two" / "job", silent)
     assert_equal_training((result["log"], weights(tmp_path / "two" / "job" / "model")), expected)
+
+
+@pytest.mark.slow
+def test_two_processes_agree_with_one_on_evaluations_and_on_wrong_responses(lab, tmp_path):
+    """Margin: what a pair of responses adds is known only from both processes together."""
+    groups = lab.build_groups(num_groups=7)
+    paired = [
+        replace(g, rows=(*g.rows, *(Row((28, *r.completion), 0.0, 0.5) for r in g.rows))) for g in groups
+    ]
+    held = HeldOut(
+        tuple(Question(q, q, "math", "7", (), "test") for q in ("1+6", "2+5")),
+        tuple(lab.build_groups(5, 2)),
+        RewardsConfig(),
+    )
+    job = Job(groups, paired, held)
+    config = StudentConfig.model_validate(
+        CONFIG.model_dump(exclude={"early_stopping", "negatives"})
+        | {
+            "early_stopping": {"every_steps": 2, "max_new_tokens": 3},
+            "negatives": {"kind": "margin", "learning_rate": 1e-3, "margin": 5.0, "max_drop": 50.0},
+        }
+    )
+    tokenizer = models.load_tokenizer(TINY)
+    expected = train(load_student(config), job, config, tmp_path / "checkpoints", silent, tokenizer)
+    save_student(expected.model, tmp_path / "one")
+    two = config.model_copy(update={"num_processes": 2})
+    (tmp_path / "two").mkdir()
+    result = fit_in_processes(job, two, tmp_path / "two" / "job", silent)
+    assert_equal_training(
+        (result["log"], weights(tmp_path / "two" / "job" / "model")),
+        (expected.log, weights(tmp_path / "one")),
+    )
+    for topic, told in expected.notes.items():
+        for name, value in told.items():
+            close = value if isinstance(value, str) else pytest.approx(value, rel=1e-4)
+            assert result["notes"][topic][name] == close, name
+    for mine, theirs in zip(result["log"], expected.log, strict=True):
+        for name in ("heldout_loss", "heldout_accuracy", "chosen_log_prob"):
+            assert mine.get(name) == pytest.approx(theirs.get(name), rel=1e-4)
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from advdistill_core.models.tiny import NAME as TINY
 from advdistill_core.stages import TRAIN, plan_stage, run_stage
 from advdistill_core.store import Store, tables
 from advdistill_core.training.data import encode_completion, read_groups, read_weights
+from advdistill_core.training.more_data import read_paired
 
 QUESTIONS = {"a": "1+1", "b": "2+2", "c": "3+4", "d": "5+1", "e": "0+9"}
 
@@ -124,6 +125,78 @@ def test_negative_weights_are_refused(tmp_path):
     refs = inputs_of(store, weights={("a", 0): 1.0, ("b", 1): -0.5})
     with pytest.raises(InputError, match="prompt b sample 1"):
         run_stage(TRAIN, config(tmp_path), refs, store)
+
+
+def with_rewards(store, refs):
+    """Response 0 is right, 1 wrong, 2 unparsed; of prompt e all are right, of d none."""
+    verdicts = {"d": ["wrong"] * 3, "e": ["correct"] * 3}
+    rewards = [
+        {"prompt_id": name, "sample_id": i, "verdict": verdict, "extracted": None, "truncated": False}
+        | dict.fromkeys(tables.REWARD_PARTS, 0.0)
+        | {"reward": 0.0}
+        for name in QUESTIONS
+        for i, verdict in enumerate(verdicts.get(name, ["correct", "wrong", "unparsed"]))
+    ]
+    rows = store.open(refs["weights"]).table().to_pylist()
+    for row in rows:
+        row["advantage"] = [1.0, -0.25, -0.75][row["sample_id"]]
+    return {
+        **refs,
+        "rewards": write(store, "rewards", rewards),
+        "weights": write(store, "weights", rows),
+    }
+
+
+def test_pairs_of_right_and_wrong_are_read_from_the_tables(tmp_path):
+    store = Store(str(tmp_path))
+    refs = with_rewards(store, inputs_of(store))
+    tokenizer, student = models.load_tokenizer(TINY), config(tmp_path).student
+    opened = {name: store.open(ref) for name, ref in refs.items()}
+    groups = read_paired(opened, tokenizer, student, frozenset("c"))
+    assert [g.prompt_id for g in groups] == ["a", "b"]  # c is kept back, d and e have one side only
+    right, wrong, unparsed = groups[0].rows
+    assert (right.weight, right.negative, right.num_masked) == (0.7, 0.0, 0)
+    # "The answer is 1." against "The answer is 0.!": the letters before the figure are shared
+    assert (wrong.weight, wrong.negative, wrong.num_masked) == (0.0, 0.25, len("The answer is "))
+    assert (unparsed.negative, unparsed.completion[-1] != tokenizer.eos_token_id) == (0.75, True)
+    short = student.model_copy(update={"max_seq_tokens": 22 + 17})
+    assert all(
+        len(r.completion) <= 17 for g in read_paired(opened, tokenizer, short, frozenset()) for r in g.rows
+    )
+    del opened["rewards"]
+    with pytest.raises(StageError, match="got no rewards"):
+        read_paired(opened, tokenizer, student, frozenset())
+
+
+def test_a_second_stage_on_wrong_responses(tmp_path):
+    store = Store(str(tmp_path))
+    refs = with_rewards(store, inputs_of(store))
+    chosen = config(tmp_path, negatives={"kind": "unlikelihood", "learning_rate": 1e-3})
+    artifact = store.open(run_stage(TRAIN, chosen, refs, store))
+    told, log = artifact.manifest.metrics["negatives"], artifact.table("train_log").to_pylist()
+    assert (told["num_groups"], told["num_steps"], told["guard_stopped_at"]) == (3, 2, None)
+    assert [row["stage"] for row in log] == [1] * 6 + [2] * 2
+    assert log[-1]["chosen_log_prob"] == told["chosen_log_prob_end"]
+    off = store.open(
+        run_stage(TRAIN, config(tmp_path), {k: v for k, v in refs.items() if k != "rewards"}, store)
+    )
+    assert artifact.manifest.content_hash("model") != off.manifest.content_hash("model")
+    models.load_model(str(artifact.local_path()))
+
+
+def test_a_second_stage_without_a_pair_says_so(tmp_path):
+    store, events = Store(str(tmp_path)), []
+    refs = with_rewards(store, inputs_of(store, weights={("e", 0): 1.0}))
+    chosen = config(tmp_path, negatives={"kind": "margin"})
+    artifact = store.open(run_stage(TRAIN, chosen, refs, store, progress=events.append))
+    assert artifact.manifest.metrics["negatives"] == {"kind": "margin", "num_groups": 0, "num_steps": 0}
+    assert any("no wrong response beside a right one" in event.message for event in events)
+
+
+def test_negative_weights_are_left_to_the_second_stage(tmp_path):
+    store = Store(str(tmp_path))
+    weights = store.open(inputs_of(store, weights={("a", 0): 1.0, ("b", 1): -0.5})["weights"])
+    assert read_weights(weights, negatives=True) == {("a", 0): 1.0}
 
 
 def test_too_long_rows_are_skipped_and_counted(tmp_path):
