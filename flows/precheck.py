@@ -60,6 +60,16 @@ def _check_prompts(config: DistillConfig) -> None:
     chosen = stages.plan_stage(stages.LOAD, config, {}, store)
     if store.manifest(stages.LOAD.name, chosen.fingerprint) is None:
         prompts.precheck(config.prompts)
+    for place, one in enumerate(config.evaluation.sets):
+        try:
+            chosen = stages.plan_stage(stages.QUESTIONS, config, {}, store, {"set": one.name})
+            if store.manifest(stages.QUESTIONS.name, chosen.fingerprint) is None:
+                prompts.precheck(one)
+        except InputError as error:
+            what, remedy = (
+                text.replace("prompts.", f"evaluation.sets.{place}.") for text in (error.what, error.remedy)
+            )
+            raise InputError(what, error.got, error.expected, remedy) from error
 
 
 def _teachers(first: TeacherConfig) -> list[tuple[str, TeacherConfig]]:

@@ -186,6 +186,21 @@ FILES = [
     questions("good.jsonl", "good.jsonl row 1", "column id", more="prompts.id_column=id"),
     questions("same_id.jsonl", "same_id.jsonl row 2", "once", more="prompts.id_column=id"),
     questions("choices.jsonl", "choices.jsonl row 1", "list", more="prompts.choices_column=options"),
+    setting(
+        "another set without questions",
+        "evaluation.sets=[{source: file, path: few.jsonl, num_questions: 9}]",
+        *("evaluation.sets.0.num_questions", "9", "at most 3"),
+    ),
+    setting(
+        "another set that is missing",
+        "evaluation.sets=[{source: file, path: gone.jsonl}]",
+        *("evaluation.sets.0.path", "gone.jsonl", "exists"),
+    ),
+    setting(
+        "another set without a column",
+        "evaluation.sets=[{source: file, path: column.jsonl, num_questions: 1}]",
+        *("column.jsonl row 1", "evaluation.sets.0.question_column"),
+    ),
     Wrong(
         "dataset: no such folder",
         (*SMOKE, "--set", "prompts={source: datasets, dataset: ./nowhere}"),
