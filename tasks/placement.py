@@ -20,7 +20,7 @@ from prefect.client.schemas.filters import (
     LogFilter,
     LogFilterFlowRunId,
 )
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, Log
 from prefect.client.schemas.sorting import ArtifactSort, LogSort
 from prefect.context import FlowRunContext
 from prefect.deployments import run_deployment
@@ -120,6 +120,8 @@ class _Child:
         """Wait until the run has completed, starting it again where that is right."""
         state = self.run.state
         if state and state.is_final() and not state.is_completed():
+            while new := self._new_logs():  # whose lines were passed on then
+                self._logs_seen += len(new)
             self._again("left by an earlier attempt")
         crashes = 0
         while True:
@@ -163,12 +165,7 @@ class _Child:
 
     def _pass_on(self) -> None:
         """Copy new log lines and the latest progress of the pool's run to this one."""
-        logs = self.client.read_logs(
-            LogFilter(flow_run_id=LogFilterFlowRunId(any_=[self.run.id])),
-            limit=200,
-            offset=self._logs_seen,
-            sort=LogSort.TIMESTAMP_ASC,
-        )
+        logs = self._new_logs()
         self._logs_seen += len(logs)
         for line in logs:
             self.logger.log(line.level, "%s | %s", self.run.name, line.message)
@@ -182,6 +179,14 @@ class _Child:
         )
         if latest and isinstance(latest[0].data, int | float):
             self.progress.show(float(latest[0].data), latest[0].description or self.stage)
+
+    def _new_logs(self) -> list[Log]:
+        return self.client.read_logs(
+            LogFilter(flow_run_id=LogFilterFlowRunId(any_=[self.run.id])),
+            limit=200,
+            offset=self._logs_seen,
+            sort=LogSort.TIMESTAMP_ASC,
+        )
 
     def _cancel_with_parent(self) -> None:
         """If this run is being cancelled, cancel the pool's run that it asked for."""
