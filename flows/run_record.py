@@ -1,13 +1,31 @@
 """What a run leaves to be found again: its stages, artifacts and figures."""
 
+from collections.abc import Callable
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from advdistill_core.errors import InputError
+from advdistill_core.report.wording import number, percent, points
 from advdistill_core.store import Store
 
 FOLDER = "runs"
+
+#: What people look at first: how it is called and written. Other figures keep their names.
+_TITLES: dict[str, tuple[str, Callable[[Any], str]]] = {
+    "headline": ("in a sentence", str),
+    "accuracy_before": ("student before, right answers", percent),
+    "accuracy_after": ("student after, right answers", percent),
+    "difference": ("difference, points", points),
+    "difference_low": ("difference, lower end of the interval", points),
+    "difference_high": ("difference, upper end of the interval", points),
+    "num_questions": ("held-out questions", number),
+    "teacher_pass_rate": ("teacher, right answers", percent),
+    "num_prompts": ("training questions", number),
+    "mixed_groups": ("training questions with right and wrong responses", number),
+}
+#: Labels of steps that need the questions and a model that is there already.
+BEFORE, TEACHER = "evaluate before", "evaluate teacher"
 
 
 class StageRecord(BaseModel):
@@ -43,14 +61,14 @@ def figures(metrics: dict[str, Any]) -> dict[str, Any]:
 
 
 def headline_figures(metrics: dict[str, Any]) -> dict[str, str]:
-    """The few figures that people look at first, as text."""
-    plain = plain_figures(metrics)
-    return {name: f"{v:.4g}" if isinstance(v, float) else str(v) for name, v in plain.items()}
+    """The figures that are one value each, with titles and units, the most asked for first."""
+    plain = {name: v for name, v in metrics.items() if isinstance(v, (bool, int, float, str))}
+    first = {title: write(plain.pop(name)) for name, (title, write) in _TITLES.items() if name in plain}
+    return first | {name.replace("_", " "): _written(value) for name, value in plain.items()}
 
 
-def plain_figures(metrics: dict[str, Any]) -> dict[str, Any]:
-    """The figures that are one value each."""
-    return {name: v for name, v in metrics.items() if isinstance(v, (bool, int, float, str))}
+def _written(value: Any) -> str:
+    return str(value) if isinstance(value, bool | str) else number(value)
 
 
 def read_runs(root: str, strict: bool = False) -> list[RunRecord]:

@@ -12,26 +12,12 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactUpdate
 from prefect.exceptions import PrefectException
 
-from advdistill_core.report.wording import number, percent, points
 from advdistill_core.store import ArtifactRef, Store
 from advdistill_core.store.tables import decode
 from flows import plots
-from flows.run_record import RunRecord, plain_figures
+from flows.run_record import RunRecord, headline_figures
 
 _LOG = logging.getLogger(__name__)
-
-#: What people look at first: how it is called and written. Other figures keep their names.
-_TITLES: dict[str, tuple[str, Callable[[Any], str]]] = {
-    "accuracy_before": ("student before, right answers", percent),
-    "accuracy_after": ("student after, right answers", percent),
-    "difference": ("difference, points", points),
-    "difference_low": ("difference, lower end of the interval", points),
-    "difference_high": ("difference, upper end of the interval", points),
-    "num_questions": ("held-out questions", number),
-    "teacher_pass_rate": ("teacher, right answers", percent),
-    "num_prompts": ("training questions", number),
-    "mixed_groups": ("training questions with right and wrong responses", number),
-}
 
 
 class RunPage:
@@ -65,7 +51,7 @@ class RunPage:
 
     def result(self, metrics: dict[str, Any], student: ArtifactRef | None, store: Store) -> None:
         """Show the figures, the plots and where everything is."""
-        rows = headline_table(self.record.metrics)
+        rows = [{"figure": name, "value": v} for name, v in headline_figures(self.record.metrics).items()]
         if rows:
             _shown(lambda: create_table_artifact(rows, key="result", description="Figures of the run"))
         images = {"plot-accuracy": plots.accuracies(metrics)}
@@ -86,19 +72,6 @@ class RunPage:
         lines += ["| stage | artifact |", "|---|---|"]
         lines += [f"| {label} | `{s.uri}` |" for label, s in self.record.stages.items()]
         return "\n".join(lines)
-
-
-def headline_table(metrics: dict[str, Any]) -> list[dict[str, str]]:
-    """The figures with titles and units, the most asked for first."""
-    plain = plain_figures(metrics)
-    plain.pop("headline", None)
-    first = {title: write(plain.pop(name)) for name, (title, write) in _TITLES.items() if name in plain}
-    rest = {name.replace("_", " "): _written(value) for name, value in plain.items()}
-    return [{"figure": name, "value": text} for name, text in (first | rest).items()]
-
-
-def _written(value: Any) -> str:
-    return str(value) if isinstance(value, bool | str) else number(value)
 
 
 def _show_image(key: str, address: str) -> None:

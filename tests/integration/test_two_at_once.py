@@ -77,6 +77,6 @@ def test_each_artifact_is_made_once(server: Cli, tmp_path: Path) -> None:
     for summary in summaries:
         for stage in summary["stages"].values():
             made.setdefault(stage["uri"], []).append(stage["outcome"])
-    assert len(made) == 8
+    assert len(made) == len(summaries[0]["stages"])
     for uri, outcomes in made.items():
         assert Counter(outcomes) == {"ran": 1, "cached": 1}, uri

@@ -10,7 +10,7 @@ import pytest
 
 from advdistill_core.store import Store
 from flows import plots, showing
-from flows.run_record import RunRecord, StageRecord
+from flows.run_record import RunRecord, StageRecord, headline_figures
 
 METRICS = {
     "headline": "Better.",
@@ -35,12 +35,15 @@ def picture(address: str) -> ElementTree.Element:
 
 
 def test_the_figures_have_titles_and_units() -> None:
-    rows = {row["figure"]: row["value"] for row in showing.headline_table(METRICS)}
-    assert list(rows)[:2] == ["student before, right answers", "student after, right answers"]
+    rows = headline_figures(METRICS)
+    assert list(rows)[:3] == [
+        "in a sentence",
+        "student before, right answers",
+        "student after, right answers",
+    ]
     assert rows["student after, right answers"] == "50.0\u00a0%"
     assert rows["difference, points"] == "+25.0"
     assert rows["flag"] == "True"
-    assert "headline" not in rows
 
 
 def test_bars_are_as_long_as_the_shares() -> None:
