@@ -67,6 +67,14 @@ _LISTED = [
     _weighting("exp-clip", "clipped exponential", scheme="exp_clip"),
     Arm("teacher", "teacher", trained=False),
     # -- one setting of AdvDistill at a time --------------------------------------------
+    *(
+        Arm(
+            f"least-{frac:g}",
+            f"weights below {frac:.0%} of the largest left out",
+            {"weighting": {"min_weight_frac": frac}},
+        )
+        for frac in (0.05, 0.2)
+    ),
     Arm("all-wrong-uniform", "all-wrong groups trained evenly", {"weighting": {"all_wrong": "uniform"}}),
     Arm("all-correct-weigh", "all-correct groups weighed", {"weighting": {"all_correct": "weigh"}}),
     Arm("by-difficulty", "prompts weighed by difficulty", {"weighting": {"prompt_weight": "difficulty"}}),

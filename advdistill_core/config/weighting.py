@@ -20,6 +20,7 @@ _READ_BY = {
     "ddof": ("zscore",),
     "all_correct": _GROUP_POLICY,
     "all_wrong": (*_GROUP_POLICY, "best"),
+    "min_weight_frac": ("softmax", "positive", "exp_clip", "shifted"),
 }
 
 
@@ -43,6 +44,14 @@ class WeightingConfig(Section):
     beta: float = setting(1.0, "Beta", "exp_clip: temperature of the exponential.", gt=0)
     clip: float = setting(20.0, "Clip", "exp_clip: largest weight.", gt=0)
     c: float = setting(0.5, "Slope c", "shifted: slope of 1 + c A.", gt=0)
+    min_weight_frac: float = setting(
+        0.0,
+        "Least weight",
+        "Responses with less weight than this share (0 to 1) of their group's largest are not trained on: "
+        "they cost as many tokens as the others and teach next to nothing.",
+        ge=0,
+        le=1,
+    )
     normalisation: Literal["group_sum", "group_mean_1", "none"] = setting(
         "group_sum", "Normalisation", "Weights of a group sum to 1, average 1, or are left as they are."
     )

@@ -9,7 +9,13 @@ import numpy as np
 from advdistill_core.config.weighting import WeightingConfig
 from advdistill_core.errors import InputError
 from advdistill_core.weighting.advantages import Floats, advantages
-from advdistill_core.weighting.schemes import REWARD_BLIND, normalise, scheme_weights, uniform_weights
+from advdistill_core.weighting.schemes import (
+    REWARD_BLIND,
+    normalise,
+    scheme_weights,
+    uniform_weights,
+    without_slight,
+)
 
 Kind = Literal["mixed", "all_correct", "all_wrong", "ungradable"]
 
@@ -89,7 +95,7 @@ def _weights(kind: Kind, a: Floats, right: np.ndarray, rewards: Floats, config: 
         return np.zeros_like(a)
     if policy == "uniform" and not (config.scheme == "best" and kind == "all_correct"):
         return normalise(uniform_weights(len(a), config), config)
-    return normalise(scheme_weights(a, right, rewards, config), config)
+    return normalise(without_slight(scheme_weights(a, right, rewards, config), config), config)
 
 
 def _prompt_weight(right: np.ndarray, config: WeightingConfig) -> float:

@@ -104,6 +104,13 @@ def uniform_weights(k: int, config: WeightingConfig) -> Floats:
     return np.full(k, 1.0 / k if share else 1.0)
 
 
+def without_slight(w: Floats, config: WeightingConfig) -> Floats:
+    """The weights (k,) with those below `min_weight_frac` of the largest set to 0."""
+    if not config.min_weight_frac:
+        return w
+    return np.where(w < config.min_weight_frac * w.max(), 0.0, w)
+
+
 def normalise(w: Floats, config: WeightingConfig) -> Floats:
     """Make a group's weights sum to 1, average 1, or leave them.
 

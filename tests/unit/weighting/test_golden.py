@@ -171,3 +171,23 @@ def test_a_reward_that_is_no_number_is_refused():
 def test_a_setting_that_would_be_ignored_is_refused(ignored: dict[str, object]):
     with pytest.raises(ValueError, match="would be ignored"):
         WeightingConfig(**ignored)
+
+
+def test_slight_weights_are_left_out_and_the_others_keep_their_proportions():
+    # 4 of 8 right, tau 1: a wrong one has exp(-1 / 0.5346) = 0.154 of a right one's weight
+    whole = group(4, tau=1.0)
+    assert whole.weight[4] / whole.weight[0] == pytest.approx(0.154, abs=0.0005)
+    kept, pruned = group(4, tau=1.0, min_weight_frac=0.15), group(4, tau=1.0, min_weight_frac=0.16)
+    assert kept.weight == pytest.approx(whole.weight)
+    assert pruned.weight == pytest.approx([0.25] * 4 + [0.0] * 4)
+    assert pruned.advantage == pytest.approx(whole.advantage)
+    graded = weigh_group([1.0, 1.2, 0.0], [True, True, False], WeightingConfig(min_weight_frac=0.1))
+    full = weigh_group([1.0, 1.2, 0.0], [True, True, False], WeightingConfig())
+    assert graded.weight[2] == 0
+    assert graded.weight[0] / graded.weight[1] == pytest.approx(full.weight[0] / full.weight[1])
+    assert graded.weight.sum() == pytest.approx(1.0)
+
+
+def test_where_a_least_weight_would_be_ignored_it_is_refused():
+    with pytest.raises(ValueError, match="min_weight_frac would be ignored with linear"):
+        WeightingConfig(scheme="linear", min_weight_frac=0.1)
