@@ -9,7 +9,8 @@ from advdistill_core.config import DistillConfig
 from advdistill_core.store import Store
 from flows.precheck import precheck
 from flows.questions import load_questions
-from flows.recorder import BEFORE, TEACHER, FromStage, RunRecorder
+from flows.recorder import FromStage, RunRecorder
+from flows.run_record import BEFORE, TEACHER
 from tasks.generate import generate
 from tasks.publish import publish
 from tasks.train import rewards_for, train

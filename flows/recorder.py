@@ -14,14 +14,13 @@ from advdistill_core.config import DistillConfig
 from advdistill_core.errors import BudgetError, ContaminationError, ErrorRateError, InputError
 from advdistill_core.stages import STAGES, plan_stage
 from advdistill_core.store import ArtifactRef, Store
-from flows.run_record import FOLDER, RunRecord, StageRecord, figures
+from flows import alive
+from flows.run_record import BEFORE, FOLDER, TEACHER, RunRecord, StageRecord, figures
 from flows.showing import RunPage
 from flows.tied import end_with_owner
 from tasks.cache import result_folder, split_arguments
 
 FromStage = Literal["first missing", "load", "generate", "verify", "weigh", "train", "evaluate", "publish"]
-#: Labels of steps that need the questions and a model that is there already.
-BEFORE, TEACHER = "evaluate before", "evaluate teacher"
 _ORDER = list(STAGES)
 _POOL_RETRIES = 2
 _RETRY_FACTOR_S = 10
@@ -51,6 +50,7 @@ class RunRecorder:
             remade=self._remade_before(run_id),
             config=config.model_dump(mode="json"),
         )
+        self._held = alive.hold(self.store, run_id)  # as long as this process lives
         self.page = RunPage(self.record)
         self._trained: ArtifactRef | None = None
         self._save()

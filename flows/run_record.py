@@ -8,6 +8,7 @@ from pydantic import BaseModel, ValidationError
 from advdistill_core.errors import InputError
 from advdistill_core.report.wording import number, percent, points
 from advdistill_core.store import Store
+from flows import alive
 
 FOLDER = "runs"
 
@@ -80,11 +81,15 @@ def read_runs(root: str, strict: bool = False) -> list[RunRecord]:
     Raises:
         InputError: naming the record.
     """
-    files = Store(root).files
+    store = Store(root)
+    files = store.files
     found = []
     for name in files.names(FOLDER):
         try:
-            found.append(RunRecord.model_validate_json(files.read(f"{FOLDER}/{name}")))
+            run = RunRecord.model_validate_json(files.read(f"{FOLDER}/{name}"))
+            if run.state == "running" and alive.is_gone(store, run.run_id):
+                run.state = "interrupted"  # killed, so that it could not say so
+            found.append(run)
         except ValidationError as error:
             if strict:
                 raise InputError(

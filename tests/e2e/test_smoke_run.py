@@ -17,7 +17,18 @@ from advdistill_core.store.tables import SCHEMAS
 
 pytestmark = pytest.mark.server
 
-LABELS = ["load", "evaluate before", "generate", "verify", "weigh", "train", "evaluate after", "publish"]
+LABELS = [
+    "load",
+    "gate prompts",
+    "evaluate before",
+    "generate",
+    "gate responses",
+    "verify",
+    "weigh",
+    "train",
+    "evaluate after",
+    "publish",
+]
 
 
 def outcomes(summary: dict[str, Any]) -> dict[str, str]:
@@ -96,7 +107,10 @@ def test_a_second_run_loads_no_model(cli: Cli, finished: tuple[Path, dict[str, A
 def test_only_what_reads_a_changed_field_runs_again(cli: Cli, finished: tuple[Path, dict[str, Any]]) -> None:
     root, _ = finished
     summary = cli.json("run", "smoke", "--root", str(root), "--set", "student.learning_rate=0.002")
-    assert outcomes(summary) == dict.fromkeys(LABELS[:5], "cached") | dict.fromkeys(LABELS[5:], "ran")
+    assert outcomes(summary) == {
+        **dict.fromkeys(LABELS[:7], "cached"),
+        **dict.fromkeys(LABELS[7:], "ran"),
+    }
 
 
 def test_equal_weights_train_nothing_again(cli: Cli, finished: tuple[Path, dict[str, Any]]) -> None:
