@@ -62,8 +62,9 @@ class Display:
 
     @staticmethod
     def _detail(event: Event, seconds: float, tokens: int) -> str:
-        parts = [f"{name} {value:.4g}" for name, value in event.figures.items()]
-        if tokens and seconds > 1:
+        # The time left has a place of its own on the terminal.
+        parts = [f"{name} {value:.4g}" for name, value in event.figures.items() if name != "eta_s"]
+        if tokens and seconds > 1 and "tokens/s" not in event.figures:
             parts.append(f"{tokens / seconds:.0f} tokens/s")
         if event.message:
             parts.append(event.message)
