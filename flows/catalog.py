@@ -32,10 +32,14 @@ def find(recipe: str) -> Path:
 
 
 def load(recipe: str, overrides: list[str], root: str | None = None) -> DistillConfig:
-    """Read a recipe with overrides; `root` replaces `storage.root`."""
-    document = apply_overrides(read_recipe(find(recipe)), overrides)
+    """Read a recipe with overrides; `root` replaces `storage.root`.
+
+    Args:
+        recipe: a name or a path; empty for the defaults alone.
+    """
+    document = apply_overrides(read_recipe(find(recipe)) if recipe else {}, overrides)
     document.pop("about", None)
-    document.setdefault("name", Path(recipe).stem)
+    document.setdefault("name", Path(recipe or "distill").stem)
     if root:
         document["storage"] = {**(document.get("storage") or {}), "root": root}
     config = build_config(document)

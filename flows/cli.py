@@ -105,6 +105,30 @@ def report(
 
 
 @app.command()
+def doctor(
+    recipe: Annotated[str | None, typer.Argument(help="Also check what this recipe needs.")] = None,
+    overrides: Overrides = None,
+    root: Root = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check this machine, the server and a recipe's models; exit code 1 if something cannot work."""
+    from flows import catalog
+    from flows.commands.doctor import examine
+
+    config = catalog.load(recipe or "", overrides or [], root)
+    found = examine(config, recipe is not None)
+    if as_json:
+        print(json.dumps([finding.__dict__ for finding in found]))
+    else:
+        table = Table("check", "state", "found", "what to do")
+        for finding in found:
+            table.add_row(finding.name, finding.state, finding.text, finding.remedy)
+        Console().print(table)
+    if any(finding.state == "problem" for finding in found):
+        raise typer.Exit(1)
+
+
+@app.command()
 def down() -> None:
     """Stop the Prefect server that runs left on this machine."""
     from flows.server import LocalServer

@@ -8,12 +8,13 @@ from pathlib import Path
 from advdistill_core import models, prompts, stages
 from advdistill_core.config import DistillConfig, TeacherConfig
 from advdistill_core.errors import InputError
-from advdistill_core.models import smollm2
+from advdistill_core.models import pairing, smollm2
 from advdistill_core.models.sources import as_folder
 from advdistill_core.rewards import registry
 from advdistill_core.store import Store
 from advdistill_core.store.files import Files
 from advdistill_core.teachers import backends
+from advdistill_core.training import quantized
 from flows import roots
 from flows.dry_run import plan
 
@@ -37,16 +38,17 @@ def precheck(config: DistillConfig, make_root: bool = True) -> None:
     if files.is_local:
         roots.check_writable(Path(files.root))
     _check_settings(config)
-    for section, teacher in _teachers(config.teacher):
+    for section, teacher in teachers(config.teacher):
         if teacher.backend == "transformers":
             _check_model(section, teacher.model)
         else:
             backends.precheck(teacher)
     _check_model("student", config.student.model)
+    pairing.check(config)
     _check_layers(config)
     if files.is_local:
         _check_space(config, Path(files.root))
-    _check_prompts(config)
+    check_prompts(config)
     _check_endpoints(config)
     if make_root and files.is_local:
         _make_root(Path(files.root))
@@ -54,7 +56,7 @@ def precheck(config: DistillConfig, make_root: bool = True) -> None:
         _check_remote_root(files)
 
 
-def _check_prompts(config: DistillConfig) -> None:
+def check_prompts(config: DistillConfig) -> None:
     """Look at questions that no earlier run has read and kept."""
     store = Store(config.storage.root)
     chosen = stages.plan_stage(stages.LOAD, config, {}, store)
@@ -72,7 +74,7 @@ def _check_prompts(config: DistillConfig) -> None:
             raise InputError(what, error.got, error.expected, remedy) from error
 
 
-def _teachers(first: TeacherConfig) -> list[tuple[str, TeacherConfig]]:
+def teachers(first: TeacherConfig) -> list[tuple[str, TeacherConfig]]:
     """All teachers, each under the name of its section."""
     found = [("teacher", first)]
     for place, further in enumerate(first.mixture):
@@ -83,7 +85,7 @@ def _teachers(first: TeacherConfig) -> list[tuple[str, TeacherConfig]]:
 
 def _check_endpoints(config: DistillConfig) -> None:
     """Ask each endpoint, if this process is the one that will and there is something to ask for."""
-    asked = [(section, one) for section, one in _teachers(config.teacher) if one.backend == "openai"]
+    asked = [(section, one) for section, one in teachers(config.teacher) if one.backend == "openai"]
     if not asked or config.placement != "local" or plan(config)["generate"] == "cached":
         return
     from advdistill_core.teachers.probe import probe
@@ -115,6 +117,7 @@ def _check_settings(config: DistillConfig) -> None:
             "a scheme without negative weights, whose loss has a bound",
             "Choose positive or a bounded student.negatives, or look at the weights with `advdistill weigh`.",
         )
+    quantized.check(config.student)
     for tracker in config.student.report_to:
         if importlib.util.find_spec(tracker) is None:
             raise InputError(

@@ -27,8 +27,11 @@ def to_read(root: str | None, may_be_missing: bool = False) -> str:
     raise InputError("--root", got, "a folder that `advdistill run` made", "Check the name.")
 
 
-def check_writable(root: Path) -> None:
+def check_writable(root: Path, what: str = "storage.root") -> None:
     """Refuse a folder that could not be made or written, without making it.
+
+    Args:
+        what: the setting that names the folder, for messages.
 
     Raises:
         InputError: naming what is in the way.
@@ -36,9 +39,9 @@ def check_writable(root: Path) -> None:
     above = root
     while not os.path.lexists(above):
         above = above.parent
-    remedy = "Choose another --root."
+    remedy = "Choose another --root." if what == "storage.root" else "Set ADVDISTILL_HOME."
     if not above.is_dir():
         got = str(root) if above == root else f"{root}, below the file {above}"
-        raise InputError("storage.root", got, "a folder, or a place where one can be made", remedy)
+        raise InputError(what, got, "a folder, or a place where one can be made", remedy)
     if not os.access(above, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
-        raise InputError("storage.root", str(root), f"a place that can be written, {above} cannot", remedy)
+        raise InputError(what, str(root), f"a place that can be written, {above} cannot", remedy)

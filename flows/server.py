@@ -98,6 +98,11 @@ class LocalServer:
         record = self._read_record()
         return record is not None and _alive(record.pid)
 
+    def address(self) -> str:
+        """The address of the recorded server's API; empty without one."""
+        record = self._read_record()
+        return record.api_url if record else ""
+
     @property
     def log(self) -> Path:
         return self.home / "server.log"

@@ -5,6 +5,6 @@ model is loaded. Tokenizers' chat templates are applied in `chat`.
 """
 
 from advdistill_core.models.load import load_model, load_tokenizer
-from advdistill_core.models.sources import check, identity, num_layers
+from advdistill_core.models.sources import check, identity, num_layers, whereabouts
 
-__all__ = ["check", "identity", "load_model", "load_tokenizer", "num_layers"]
+__all__ = ["check", "identity", "load_model", "load_tokenizer", "num_layers", "whereabouts"]

@@ -124,6 +124,15 @@ def num_layers(name: str) -> int | None:
     return count if isinstance(count, int) else None
 
 
+def whereabouts(name: str) -> str:
+    """Where a model that passed `check` is taken from, in words."""
+    if name in BUILT_IN:
+        return "built in"
+    if as_folder(name) is not None:
+        return "a folder"
+    return "in the cache" if _cached_commit(name) is not None else "on the Hub, not downloaded yet"
+
+
 def _check_hub(name: str) -> None:
     nearest = difflib.get_close_matches(name, BUILT_IN, n=1)
     hint = f"Did you mean {nearest[0]}?" if nearest else _REMEDY
