@@ -34,7 +34,13 @@ class RunPage:
             label: a stage that is not in the record, and what to say of it.
         """
         rows = [
-            {"stage": name, "outcome": s.outcome, "rows": s.rows, "seconds": s.seconds, "artifact": s.uri}
+            {
+                "stage": name,
+                "outcome": s.outcome,
+                "rows": s.rows,
+                "seconds": round(s.seconds, 1),
+                "artifact": "/".join(s.uri.split("/")[-2:]),
+            }
             for name, s in self.record.stages.items()
         ]
         if label:
@@ -54,13 +60,11 @@ class RunPage:
         rows = [{"figure": name, "value": v} for name, v in headline_figures(self.record.metrics).items()]
         if rows:
             _shown(lambda: create_table_artifact(rows, key="result", description="Figures of the run"))
-        images = {"plot-accuracy": plots.accuracies(metrics)}
+        _show_image("plot-accuracy", "Right answers of teacher and student", plots.accuracies(metrics))
         if student:
             log = decode(store.open(student).file("train_log.parquet"), "train_log.parquet")
-            images["plot-loss"] = plots.loss(log["step"].to_pylist(), log["loss"].to_pylist())
-        for key, address in images.items():
-            if address:
-                _show_image(key, address)
+            loss = plots.loss(log["step"].to_pylist(), log["loss"].to_pylist())
+            _show_image("plot-loss", "Training loss", loss)
         _shown(lambda: create_markdown_artifact(self._addresses(), key="report", description="The report"))
 
     def _addresses(self) -> str:
@@ -68,14 +72,16 @@ class RunPage:
         metrics, report = self.record.metrics, self.record.report
         lines = [str(metrics["headline"]), ""] if "headline" in metrics else []
         if report:
-            lines += ["**Report**", "", f"`{report if '://' in report else f'file://{report}'}`", ""]
+            address = report if "://" in report else f"file://{report}"
+            lines += ["**Report**", "", "```", address, "```", ""]
         lines += ["| stage | artifact |", "|---|---|"]
         lines += [f"| {label} | `{s.uri}` |" for label, s in self.record.stages.items()]
         return "\n".join(lines)
 
 
-def _show_image(key: str, address: str) -> None:
-    _shown(lambda: create_image_artifact(image_url=address, key=key, description=key.replace("-", " ")))
+def _show_image(key: str, description: str, address: str | None) -> None:
+    if address:
+        _shown(lambda: create_image_artifact(image_url=address, key=key, description=description))
 
 
 def _shown(show: Callable[[], object]) -> None:

@@ -92,6 +92,6 @@ def test_addresses_can_be_copied(monkeypatch: pytest.MonkeyPatch) -> None:
     page.result(METRICS, None, Store("memory://none"))
     assert json.dumps(shown["stages"]).count("cached") == 1
     text = str(shown["report"])
-    assert "`file:///data/publish/f/report.html`" in text
+    assert "\nfile:///data/publish/f/report.html\n" in text
     assert "| load | `/data/load/f` |" in text
     assert text.startswith("Better.")
