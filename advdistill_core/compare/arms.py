@@ -46,9 +46,16 @@ def _weighting(name: str, title: str, **fields: Any) -> Arm:
     return Arm(name, title, {"weighting": fields})
 
 
-def _rubric(name: str, title: str, **fields: Any) -> Arm:
-    only = dict.fromkeys(("format", "tags", "length", "repetition", "steps", "overlong", "equations"), 0.0)
-    return Arm(name, title, {"rewards": only | fields})
+_SIDE = ("format", "tags", "length", "repetition", "steps", "overlong", "equations")
+
+
+def _rubric(name: str, title: str, weighting: Mapping[str, Any] | None = None, **fields: Any) -> Arm:
+    """An arm whose reward is the verdict and what is named, nothing else."""
+    changes: dict[str, Mapping[str, Any]] = {"rewards": dict.fromkeys(_SIDE, 0.0) | fields}
+    return Arm(name, title, changes | ({"weighting": weighting} if weighting else {}))
+
+
+_PRUNED = {"min_weight_frac": 0.2, "all_correct": "weigh"}
 
 
 _LISTED = [
@@ -70,7 +77,7 @@ _LISTED = [
     *(
         Arm(
             f"least-{frac:g}",
-            f"weights below {frac:.0%} of the largest left out",
+            f"weights below {frac:.0%} left out",
             {"weighting": {"min_weight_frac": frac}},
         )
         for frac in (0.05, 0.2)
@@ -85,6 +92,10 @@ _LISTED = [
     # -- what the reward looks at -------------------------------------------------------
     _rubric("reward-01", "reward 0/1"),
     _rubric("reward-equations", "reward 0/1 and valid equations", equations=0.5),
+    Arm("pruned", "below 20% left out, all-correct weighed", {"weighting": _PRUNED}),
+    _rubric("pruned-01", "the same, reward 0/1", _PRUNED),
+    _rubric("pruned-brevity", "the same, reward 0/1 and brevity", _PRUNED, length=0.5, max_len=40),
+    _rubric("pruned-equations", "the same, reward 0/1 and valid equations", _PRUNED, equations=0.5),
 ]
 #: All arms by name.
 ARMS = {arm.name: arm for arm in _LISTED}

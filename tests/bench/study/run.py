@@ -16,8 +16,16 @@ from tests.bench.study.setting import Setting, configuration
 SAMPLED_SET = "same"  # further samples are drawn for this set alone
 
 
+PER_PROMPT = "@prompts"
+
+
 def run_all(folder: Path, setting: Setting, arms: Sequence[str], seeds: Sequence[int]) -> None:
-    """Run what has no file of results yet, seed by seed."""
+    """Run what has no file of results yet, seed by seed.
+
+    Args:
+        arms: names; `NAME@prompts` puts as many prompts into a step as the reference does,
+            in place of as many tokens.
+    """
     (folder / "results").mkdir(exist_ok=True)
     for seed in seeds:
         runner: Runner | None = None
@@ -26,7 +34,8 @@ def run_all(folder: Path, setting: Setting, arms: Sequence[str], seeds: Sequence
                 continue
             runner = runner or Runner(folder, setting, seed)
             began = time.process_time()
-            result = runner.run(compare.find(name))
+            plain = name.removesuffix(PER_PROMPT)
+            result = runner.run(compare.find(plain), equal_tokens=plain == name) | {"arm": name}
             result["cpu_s"] = round(time.process_time() - began, 1)
             _write(result_file(folder, name, seed), result)
             print(time.strftime("%H:%M:%S"), _line(result), flush=True)
@@ -64,7 +73,7 @@ class Runner:
         load = compare.load_of(self.store.open(responses), self.store.open(weights))
         self.budget = compare.budget_of(self.config.student, load)
 
-    def run(self, arm: compare.Arm) -> dict[str, Any]:
+    def run(self, arm: compare.Arm, equal_tokens: bool = True) -> dict[str, Any]:
         """Train and measure one arm."""
         config = compare.configured(self.config, arm)
         student, tokens = None, 0
@@ -72,7 +81,7 @@ class Runner:
         if arm.trained:
             rewards, responses, weights = self._weighed(config)
             opened = self.store.open(responses), self.store.open(weights)
-            fields = compare.within(self.budget, compare.load_of(*opened))
+            fields = compare.within(self.budget, compare.load_of(*opened)) if equal_tokens else {}
             section = config.student.model_copy(update=fields)
             config = config.model_copy(update={"student": section})
             inputs = {"prompts": self.prompts, "responses": responses, "weights": weights}
