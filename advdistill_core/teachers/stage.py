@@ -5,7 +5,8 @@ from typing import Any
 
 from advdistill_core.config import DistillConfig
 from advdistill_core.errors import StageError
-from advdistill_core.progress import Progress
+from advdistill_core.models import pairing
+from advdistill_core.progress import Event, Progress
 from advdistill_core.store import Artifact, ArtifactWriter, Store
 from advdistill_core.teachers import members
 from advdistill_core.teachers.work import Generation
@@ -33,6 +34,8 @@ def run(
     work = Generation(config, inputs["prompts"], out.store, out.folder, progress)
     if not work.num_prompts:
         raise StageError("stage generate: got no training prompt, expected at least one.")
+    for remark in pairing.remarks(config):
+        progress(Event(stage="generate", done=0, total=work.total, unit="responses", message=remark))
     try:
         work.fill()
     finally:

@@ -139,7 +139,7 @@ class PromptIds:
 
 def encode_completion(tokenizer: Any, text: str, ended: bool) -> tuple[int, ...]:
     """Token ids of a response, with the end token if it came to its end."""
-    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    ids = chat.encode_plain(tokenizer, text)
     return tuple([*ids, tokenizer.eos_token_id] if ended else ids)
 
 
