@@ -11,7 +11,7 @@ from rich.table import Table
 
 from advdistill_core.errors import AdvDistillError, InputError
 from flows import roots, usage
-from flows.commands import compare, grading, serve
+from flows.commands import compare, estimate, grading, serve
 from flows.options import AsJson, Overrides, Root
 
 _INTERRUPTED = 130
@@ -152,6 +152,7 @@ def _show_summary(summary: dict[str, Any]) -> None:
 
 
 compare.register(app)
+estimate.register(app)
 grading.register(app)
 serve.register(app)
 

@@ -44,7 +44,7 @@ class Openings:
     def renderer(self, member: Member) -> Renderer:
         """What makes a conversation the text of a request; it loads no model."""
         if member.tag not in self._renderers:
-            self._renderers[member.tag] = _renderer(member.config)
+            self._renderers[member.tag] = render_for(member.config)
         return self._renderers[member.tag]
 
     def close(self) -> None:
@@ -86,7 +86,8 @@ class Openings:
         return config.base_url
 
 
-def _renderer(config: TeacherConfig) -> Renderer:
+def render_for(config: TeacherConfig) -> Renderer:
+    """What makes a conversation the text of a request to a teacher; it loads no model."""
     if config.backend == "transformers":
         return partial(render, models.load_tokenizer(config.model, config.trust_remote_code))
     return _as_json  # the endpoint has the template
