@@ -77,5 +77,5 @@ def training_arguments(config: StudentConfig, groups: Sequence[Group], folder: P
         remove_unused_columns=False,
         dataloader_pin_memory=False,
         disable_tqdm=True,
-        report_to=list(config.report_to),
+        report_to=[tracker for tracker in config.report_to if tracker != "tensorboard"],  # see `callbacks`
     )

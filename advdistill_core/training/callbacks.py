@@ -49,6 +49,19 @@ class ShowProgress(TrainerCallback):
         )
 
 
+def tensorboard() -> TrainerCallback:
+    """The library's callback, writing where it is found afterwards.
+
+    By itself it writes beside the checkpoints, which are removed in the end.
+    """
+    from transformers.integrations.integration_utils import TensorBoardCallback, default_logdir
+
+    callback: Any = TensorBoardCallback()
+    callback.logging_dir = callback.logging_dir or default_logdir()
+    found: TrainerCallback = callback
+    return found
+
+
 class StopOnRequest(TrainerCallback):
     """On SIGTERM: a checkpoint after the step in hand, then the end of training.
 

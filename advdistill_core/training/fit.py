@@ -140,12 +140,14 @@ class _Session:
         self, progress: Progress, heldout: HeldOut | None, tokenizer: Any, attention: str, steps_after: int
     ) -> None:
         """Add the callbacks; the one that ends the training on request is the last."""
-        from advdistill_core.training.callbacks import EarlyStopping, Guard, ShowProgress
+        from advdistill_core.training.callbacks import EarlyStopping, Guard, ShowProgress, tensorboard
         from advdistill_core.training.heldout import Examiner
 
         trainer, config = self.trainer, self.config
         before = self.second.before if self.second else 0
         trainer.add_callback(ShowProgress(self.schedule, progress, (before, steps_after)))
+        if "tensorboard" in config.report_to:
+            trainer.add_callback(tensorboard())
         if heldout is not None:
             examiner = Examiner(heldout, config, tokenizer, attention, lambda: self.stop.requested)
             self.early = EarlyStopping(config.early_stopping, lambda: examiner(trainer), trainer.note)

@@ -7,6 +7,7 @@ from advdistill_core import models
 from advdistill_core.config.student import StudentConfig
 from advdistill_core.models.home import no_bars
 from advdistill_core.models.layers import keep_layers
+from advdistill_core.training import quantized
 
 
 def load_student(config: StudentConfig, device: str | None = None) -> Any:
@@ -16,9 +17,13 @@ def load_student(config: StudentConfig, device: str | None = None) -> Any:
         device: in place of the configured one.
 
     Raises:
-        InputError: `keep_layers` names a layer that the model does not have.
+        InputError: `keep_layers` names a layer that the model does not have, or 4-bit weights
+            are asked for without bitsandbytes.
     """
-    model = models.load_model(config.model, "float32", device or config.device, config.trust_remote_code)
+    if config.quantization == "none":
+        model = models.load_model(config.model, "float32", device or config.device, config.trust_remote_code)
+    else:
+        model = quantized.load(config, device or config.device)
     if config.keep_layers:
         keep_layers(model, config.keep_layers)
     if config.lora_rank:
@@ -42,7 +47,9 @@ def save_student(model: Any, folder: Path, state: dict[str, Any] | None = None) 
     Args:
         state: the gathered weights of a model that is divided among processes.
     """
-    if hasattr(model, "merge_and_unload"):
+    if getattr(model, "is_loaded_in_4bit", False):
+        model = quantized.merged(model)
+    elif hasattr(model, "merge_and_unload"):
         model = model.merge_and_unload()
     with no_bars():
         model.save_pretrained(folder, state_dict=state)

@@ -207,3 +207,19 @@ def test_a_student_from_a_subset_of_layers(lab, tmp_path):
 def test_a_setting_that_would_be_ignored_is_refused(ignored):
     with pytest.raises(ValueError, match="would be ignored"):
         StudentConfig(**ignored)
+
+
+def test_losses_reach_tensorboard(lab, tmp_path, monkeypatch):
+    """In a folder that outlives the checkpoints."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    monkeypatch.chdir(tmp_path)
+    model, groups, config = small(lab, report_to=["tensorboard"], keep_checkpoints=1)
+    log = fit(model, groups, config, tmp_path / "checkpoints", silent).log
+    (folder,) = (tmp_path / "runs").iterdir()
+    events = EventAccumulator(str(folder)).Reload()
+    told = [(e.step, e.value) for e in events.Scalars("train/loss")]
+    assert told == [(entry["step"], pytest.approx(entry["loss"])) for entry in log]
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "elsewhere"))
+    fit(small(lab)[0], groups, config, tmp_path / "again", silent)
+    assert list((tmp_path / "elsewhere").iterdir())
