@@ -37,9 +37,10 @@ def load(recipe: str, overrides: list[str], root: str | None = None) -> DistillC
     Args:
         recipe: a name or a path; empty for the defaults alone.
     """
-    document = apply_overrides(read_recipe(find(recipe)) if recipe else {}, overrides)
+    path = find(recipe) if recipe else None
+    document = apply_overrides(read_recipe(path) if path else {}, overrides)
     document.pop("about", None)
-    document.setdefault("name", Path(recipe or "distill").stem)
+    document.setdefault("name", path.stem if path else "distill")
     if root:
         document["storage"] = {**(document.get("storage") or {}), "root": root}
     config = build_config(document)
