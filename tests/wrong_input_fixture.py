@@ -38,11 +38,12 @@ def weights(path: Path) -> None:
     path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(256))
 
 
-def model(folder: Path, **changes: Any) -> None:
+def model(folder: Path, tokenizer: dict[str, Any] | None = None, **changes: Any) -> None:
     """A folder that looks like a model; `changes` of its configuration."""
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps({**CONFIG, **changes}))
     (folder / "tokenizer.json").write_text("{}")
+    (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "</s>", **(tokenizer or {})}))
     weights(folder / "model.safetensors")
 
 
@@ -124,7 +125,8 @@ def make_models(here: Path) -> None:
     model(models / "pickled")
     (models / "pickled" / "model.safetensors").rename(models / "pickled" / "pytorch_model.bin")
     model(models / "no_tokenizer")
-    (models / "no_tokenizer" / "tokenizer.json").unlink()
+    for file in (models / "no_tokenizer").glob("token*"):
+        file.unlink()
     model(models / "torn_tokenizer")
     (models / "torn_tokenizer" / "tokenizer.json").write_text('{"version": "1.0", "model": {"voc')
     model(models / "torn_weights")
@@ -133,6 +135,7 @@ def make_models(here: Path) -> None:
     (models / "empty_weights" / "model.safetensors").write_bytes(b"")
     model(models / "lfs_pointer")
     (models / "lfs_pointer" / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
+    model(models / "endless", tokenizer={"eos_token": None})
     model(models / "encoder", model_type="bert", architectures=["BertForMaskedLM"])
     model(models / "seq2seq", model_type="t5", architectures=["T5ForConditionalGeneration"])
     model(models / "unknown_type", model_type="frobnicate", architectures=["FrobnicateForCausalLM"])

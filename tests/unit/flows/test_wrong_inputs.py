@@ -243,6 +243,7 @@ MODELS = [
     teacher("org/a b", "org/a b", "Hub name"),
     teacher("org/model", "org/model", "Hub", "network"),
     setting("student's model", "student.model=./models/no_weights", "student.model", "model.safetensors"),
+    setting("no end", "student.model=./models/endless", "student.model", "eos_token"),
     setting("empty name", "student.model=", "student.model"),
 ]
 
