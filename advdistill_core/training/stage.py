@@ -57,6 +57,7 @@ def run(
     from advdistill_core.training.heldout import kept_back
     from advdistill_core.training.more_data import read_heldout, read_paired
     from advdistill_core.training.run import Job
+    from advdistill_core.training.student import longest_row
 
     student = config.student
     second = student.negatives.kind != "off"
@@ -69,8 +70,9 @@ def run(
         out.note(tokens={"completion": 0}, metrics={"num_steps": 0, "nothing_to_train": why})
         return
     back = kept_back(_prompt_ids(inputs["prompts"]), student)
-    data = read_groups(inputs["prompts"], inputs["responses"], wanted, tokenizer, student, back)
-    paired = read_paired(inputs, tokenizer, student, back) if second else []
+    fitting = student.model_copy(update={"max_seq_tokens": longest_row(student)})
+    data = read_groups(inputs["prompts"], inputs["responses"], wanted, tokenizer, fitting, back)
+    paired = read_paired(inputs, tokenizer, fitting, back) if second else []
     heldout = read_heldout(inputs["prompts"], tokenizer, config, back, data.heldout)
     progress(Event(stage="train", done=0, total=0, unit="steps", message="loading the student"))
     log, notes = _train(Job(data.groups, paired, heldout), student, tokenizer, out, progress)

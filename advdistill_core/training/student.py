@@ -7,6 +7,7 @@ from advdistill_core import models
 from advdistill_core.config.student import StudentConfig
 from advdistill_core.models.home import no_bars
 from advdistill_core.models.layers import keep_layers
+from advdistill_core.models.sources import resolve
 from advdistill_core.training import quantized
 
 
@@ -39,6 +40,18 @@ def load_student(config: StudentConfig, device: str | None = None) -> Any:
         )
         model = get_peft_model(model, lora)
     return model
+
+
+def longest_row(config: StudentConfig) -> int:
+    """Tokens of the longest row that the setting and the model's context allow."""
+    from transformers import AutoConfig
+
+    source = resolve(config.model)
+    found = AutoConfig.from_pretrained(
+        source.location, revision=source.revision, trust_remote_code=config.trust_remote_code
+    )
+    context = getattr(found, "max_position_embeddings", None)
+    return min(config.max_seq_tokens, context or config.max_seq_tokens)
 
 
 def save_student(model: Any, folder: Path, state: dict[str, Any] | None = None) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer
@@ -163,7 +164,7 @@ class WeightedTrainer(Trainer):
             if self.args.should_save:
                 checkpoints.publish(self._saving_to / f"checkpoint-{self.state.global_step}", folder)
                 checkpoints.keep_newest(folder, self.keep, self.best_step(self.state.log_history))
-        except OSError as error:
+        except (OSError, SafetensorError, RuntimeError) as error:  # the last is how torch.save fails to write
             raise StageError(
                 f"checkpoint of training step {self.state.global_step}: {error}. "
                 "The one before is kept; free some space and run again to continue from it."

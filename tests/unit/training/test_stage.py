@@ -210,6 +210,37 @@ def test_too_long_rows_are_skipped_and_counted(tmp_path):
         run_stage(TRAIN, config(tmp_path, max_seq_tokens=8), refs, store)
 
 
+def test_responses_without_a_token_are_skipped_and_an_all_masked_batch_is_refused(tmp_path):
+    """Empty and cut short: not even an end token is left to learn."""
+    store = Store(str(tmp_path))
+    refs = inputs_of(store, text="", finish="length")  # response 0 is "!", the others are empty
+    metrics = store.open(run_stage(TRAIN, config(tmp_path), refs, store)).manifest.metrics
+    assert (metrics["empty"], metrics["num_responses"]) == (5, 5)
+    only_empty = inputs_of(store, weights={(q, 1): 1.0 for q in QUESTIONS}, text="", finish="length")
+    with pytest.raises(StageError, match="5 are empty"):
+        run_stage(TRAIN, config(tmp_path), only_empty, store)
+
+
+def test_rows_beyond_the_students_context_are_skipped_and_counted(tmp_path):
+    """A model with learned positions has none for them."""
+    folder = tmp_path / "student"
+    model = models.load_model(TINY)
+    model.config.max_position_embeddings = 39
+    model.save_pretrained(folder)
+    models.load_tokenizer(TINY).save_pretrained(folder)
+    store = Store(str(tmp_path / "store"))
+    ref = run_stage(TRAIN, config(tmp_path / "store", model=str(folder)), inputs_of(store), store)
+    metrics = store.open(ref).manifest.metrics
+    assert (metrics["too_long"], metrics["num_responses"]) == (5, 5)
+
+
+def test_an_empty_weights_table_leaves_the_student_and_says_why(tmp_path):
+    store = Store(str(tmp_path))
+    refs = {**inputs_of(store), "weights": write(store, "weights", [], metrics={"all_wrong": 0})}
+    artifact = store.open(run_stage(TRAIN, config(tmp_path), refs, store))
+    assert "nothing to train on" in artifact.manifest.metrics["nothing_to_train"]
+
+
 def test_the_end_token_is_learned_only_where_the_response_ended():
     tokenizer = models.load_tokenizer(TINY)
     ended, cut = encode_completion(tokenizer, "ab", True), encode_completion(tokenizer, "ab", False)

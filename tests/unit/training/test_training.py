@@ -2,6 +2,8 @@
 
 import errno
 import random
+import resource
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +93,45 @@ def test_a_full_disk_while_checkpointing_keeps_the_last_one(lab, tmp_path, monke
     assert [p.name for p in sorted(tmp_path.iterdir())] == ["checkpoint-2"]
     monkeypatch.undo()
     assert len(fit(small(lab)[0], groups, config, tmp_path, silent).log) == 6
+
+
+@pytest.mark.parametrize("num_bytes", [10_000, 30_000])  # below the weights, below the optimizer
+def test_files_that_may_grow_no_further_keep_the_last_checkpoint(lab, tmp_path, num_bytes):
+    """The kernel refuses the writes, in safetensors' code and in torch's."""
+    model, groups, config = small(lab)
+    expected = fit(small(lab)[0], groups, config, tmp_path / "whole", silent)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill(event):
+        if event.done == 3:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
+
+    try:
+        with pytest.raises(StageError, match=r"checkpoint of training step 4: .*free some space"):
+            fit(model, groups, config, tmp_path / "b", fill)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [p.name for p in (tmp_path / "b").iterdir()] == ["checkpoint-2"]
+    assert checkpoints.last_good(tmp_path / "b") is not None
+    assert fit(small(lab)[0], groups, config, tmp_path / "b", silent).log == expected.log
+
+
+def test_a_file_system_that_is_really_full_keeps_the_last_checkpoint(lab, tmp_path):
+    model, groups, config = small(lab)
+    expected = fit(small(lab)[0], groups, config, tmp_path / "whole", silent)
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=168k", "tmpfs", str(disk)]  # one checkpoint and a bit
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("only root may mount")
+    try:
+        with pytest.raises(StageError, match=r"checkpoint of training step 4: .*free some space"):
+            fit(model, groups, config, disk, silent)
+        assert [p.name for p in disk.iterdir()] == ["checkpoint-2"]
+        subprocess.run(["mount", "-o", "remount,size=10m", str(disk)], check=True)
+        assert fit(small(lab)[0], groups, config, disk, silent).log == expected.log
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
 def test_checkpoints_are_kept_by_count(lab, tmp_path):
