@@ -138,7 +138,7 @@ class Shards:
 
     def all_journaled(self) -> Iterator[dict[str, Any]]:
         """The rows of all journals."""
-        for path in sorted(self.store.files.local_folder(f"{self.folder}/work/responses").glob("*.jsonl")):
+        for path in self._journals(""):
             yield from Journal(path).read()
 
     def facts(self, key: str) -> Facts:
@@ -147,7 +147,8 @@ class Shards:
         return Facts() if table is None else Facts.of(table.schema)
 
     def _journals(self, key: str) -> list[Path]:
-        return sorted(self.store.files.local_folder(f"{self.folder}/work/responses").glob(f"{key}.*jsonl"))
+        folder = self.store.files.local_folder(f"{self.folder}/work/responses")
+        return sorted(folder / name for name in os.listdir(folder) if name.startswith(key))
 
     def _is_stalled(self, key: str, beaten: int) -> bool:
         """Whether this process has watched a claim without a beat for too long.
