@@ -13,7 +13,7 @@ from advdistill_core.models.sources import as_folder
 from advdistill_core.rewards import registry
 from advdistill_core.store import Store
 from advdistill_core.store.files import Files
-from advdistill_core.teachers import backends
+from advdistill_core.teachers import backends, vllm_command
 from advdistill_core.training import quantized
 from flows import roots
 from flows.dry_run import plan
@@ -43,6 +43,8 @@ def precheck(config: DistillConfig, make_root: bool = True) -> None:
             _check_model(section, teacher.model)
         else:
             backends.precheck(teacher)
+        if teacher.backend == "vllm" and config.placement == "local":  # elsewhere a worker has it
+            vllm_command.find(teacher)
     _check_model("student", config.student.model)
     pairing.check(config)
     _check_layers(config)

@@ -229,7 +229,10 @@ class Endpoint:
         try:
             async with asyncio.timeout(self.config.timeout_s):  # also for an answer that trickles
                 answer = await client.post(f"{self._base}/chat/completions", json=body)
-        except (httpx.TransportError, TimeoutError) as error:
+        except (httpx.TimeoutException, TimeoutError) as error:
+            gate.overloaded(0.0)  # it may have more under way than it can answer in time
+            raise Retriable("no answer in time") from error
+        except httpx.TransportError as error:
             raise Retriable(type(error).__name__) from error
         status = answer.status_code
         if status == 429 or status == 503:

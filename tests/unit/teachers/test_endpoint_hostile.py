@@ -156,6 +156,21 @@ def test_a_refused_prompt_does_not_cost_the_others_their_n(serve: Any) -> None:
     }  # fmt: skip
 
 
+def test_an_endpoint_that_is_too_slow_for_so_many_gets_fewer(serve: Any) -> None:
+    """It works on one thing at a time: of many at once most would wait beyond their limit."""
+    one_at_a_time = threading.Lock()
+
+    def behaviour(body: dict[str, Any], number: int) -> Answer:
+        with one_at_a_time:
+            time.sleep(0.05)
+        return 200, {}, completion(body)
+
+    server = serve(behaviour)
+    found = ask(endpoint.Endpoint(settings(server, concurrency=32, timeout_s=0.6, max_retries=8)), 60, 1)
+    assert all(r.finish_reason == "stop" for r in found.values())
+    assert len(server.bodies) < 60 * 2
+
+
 def test_what_a_dying_server_cut_short_is_asked_again(serve: Any) -> None:
     def behaviour(body: dict[str, Any], number: int) -> Answer:
         if number > 0:

@@ -342,3 +342,16 @@ def test_what_cannot_work_is_refused_first(monkeypatch: pytest.MonkeyPatch) -> N
         vllm_command.find(settings(Path("x"), vllm={"python": sys.executable}).teacher)
     with pytest.raises(InputError, match=r"teacher\.vllm\.python"):
         vllm_command.find(settings(Path("x"), vllm={"python": "/no/such/python"}).teacher)
+
+
+def test_a_run_without_vllm_is_refused_before_its_first_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows.precheck import precheck as precheck_run
+
+    monkeypatch.delenv(vllm_command.PYTHON, raising=False)
+    here = {"python": sys.executable}
+    with pytest.raises(InputError, match=r"teacher\.vllm\.python: got .* without vLLM"):
+        precheck_run(settings(tmp_path, vllm=here))
+    on_pools = settings(tmp_path, vllm=here).model_copy(update={"placement": "pools"})
+    precheck_run(on_pools)  # there a worker has it
