@@ -107,6 +107,9 @@ EVALUATE = Stage(
     {"prompts": "heldout", "student": ""},
     True,
 )
+HARNESS = Stage(
+    "harness", "1", "advdistill_core.evaluation.harness", None, (), {"student": ""}, own_process=True
+)
 PUBLISH = Stage(
     "publish",
     "1",
@@ -124,6 +127,7 @@ PUBLISH = Stage(
         "scores_before": "",
         "scores_after": "",
         "scores": "",
+        "standard": "",
     },
 )
 COMPARE = Stage(
@@ -147,6 +151,7 @@ STAGES = {
         WEIGH,
         TRAIN,
         EVALUATE,
+        HARNESS,
         PUBLISH,
         COMPARE,
     )

@@ -8,7 +8,7 @@ from prefect import flow
 from advdistill_core.config import DistillConfig
 from advdistill_core.store import Store
 from flows.precheck import precheck
-from flows.questions import load_questions
+from flows.questions import load_questions, measure_standard
 from flows.recorder import FromStage, RunRecorder
 from flows.run_record import BEFORE, TEACHER
 from tasks.generate import generate
@@ -30,6 +30,7 @@ def distill(config: DistillConfig, from_stage: FromStage = "first missing") -> d
     run = RunRecorder(config, from_stage)
     asked = load_questions(run)
     scores = {f"before/{on}": ref for on, ref in asked.measure(run, "student_before", label=BEFORE).items()}
+    standard = measure_standard(run, "student_before", None, BEFORE)
     if config.evaluation.teacher:
         scores |= {f"teacher/{on}": ref for on, ref in asked.measure(run, "teacher", label=TEACHER).items()}
     generated = run.step(generate, asked.prompts)
@@ -39,6 +40,7 @@ def distill(config: DistillConfig, from_stage: FromStage = "first missing") -> d
     student = run.step(train, asked.prompts, responses, weights, rewards_for(config, rewards))
     found = asked.measure(run, "student_after", student, label="evaluate after")
     scores |= {f"after/{on}": ref for on, ref in found.items()}
+    standard |= measure_standard(run, "student_after", student, "evaluate after")
     report = run.step(
         publish,
         asked.prompts,
@@ -51,6 +53,7 @@ def distill(config: DistillConfig, from_stage: FromStage = "first missing") -> d
         loaded=asked.loaded,
         generated=generated,
         scores=scores,
+        standard=standard,
     )
     metrics = json.loads(Store(config.storage.root).open(report).file("metrics.json"))
     return run.finish(report, metrics)

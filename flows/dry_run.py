@@ -46,6 +46,11 @@ def steps(config: DistillConfig) -> list[_Step]:
     inputs = {"loaded": "load", "generated": "generate", "rewards": "verify", "student": "train"}
     inputs |= {"weights": "weigh", **_GATED, **scores}
     inputs |= {f"scores_{who}": inputs.pop(f"scores/{who}/heldout") for who in ("before", "after")}
+    if config.evaluation.harness.tasks:
+        for who, label, sources in (("before", BEFORE, {}), ("after", "evaluate after", {"student": "train"})):
+            step = f"{label} standard tasks"
+            found.append((step, stages.HARNESS, sources, {"model": f"student_{who}"}))
+            inputs[f"standard/{who}"] = step
     return [*found, ("publish", stages.PUBLISH, inputs, {})]
 
 

@@ -7,6 +7,7 @@ from advdistill_core.store import ArtifactRef
 from flows.recorder import RunRecorder
 from tasks.evaluate import evaluate
 from tasks.gate import gate_prompts, gate_responses
+from tasks.harness import harness
 from tasks.load import load
 from tasks.questions import questions
 
@@ -57,6 +58,14 @@ class Questions:
                 ref = run.step(evaluate, asked, student, model=model, label=place, config=config, **given)
                 found["/".join([name, *([sampling] if sampling else [])])] = ref
         return found
+
+
+def measure_standard(run: RunRecorder, model: str, student: ArtifactRef | None, label: str) -> dict[str, ArtifactRef]:
+    """The scores of the standard tasks as the report takes them; none where none is chosen."""
+    if not run.config.evaluation.harness.tasks:
+        return {}
+    ref = run.step(harness, student, model=model, label=f"{label} standard tasks")
+    return {"after" if student else "before": ref}
 
 
 def load_questions(run: RunRecorder) -> Questions:

@@ -22,12 +22,14 @@ def publish(
     loaded: ArtifactRef | None = None,
     generated: ArtifactRef | None = None,
     scores: dict[str, ArtifactRef] | None = None,
+    standard: dict[str, ArtifactRef] | None = None,
 ) -> ArtifactRef:
     """Write the report of a finished distillation.
 
     Args:
         loaded, generated: prompts and responses before the gate.
         scores: of other sets, samples and models, by `before|after|teacher/SET[/samples]`.
+        standard: of the standard tasks, by `before|after`.
     """
     return perform(
         PUBLISH,
@@ -42,4 +44,5 @@ def publish(
         loaded=loaded,
         generated=generated,
         scores=scores,
+        standard=standard,
     )

@@ -7,7 +7,7 @@ schema is the form of the Prefect UI: no unions of models, no callables.
 from typing import Literal
 
 from advdistill_core.config.base import Section, setting
-from advdistill_core.config.evaluation import EvaluationConfig, EvaluationSet
+from advdistill_core.config.evaluation import EvaluationConfig, EvaluationSet, HarnessConfig
 from advdistill_core.config.prompts import Family, PromptsConfig, PromptSource
 from advdistill_core.config.redistill import RedistillConfig
 from advdistill_core.config.rewards import PolicyConfig, RewardsConfig
@@ -60,6 +60,7 @@ __all__ = [
     "EvaluationConfig",
     "EvaluationSet",
     "Family",
+    "HarnessConfig",
     "PolicyConfig",
     "PromptSource",
     "PromptsConfig",

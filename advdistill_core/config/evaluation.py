@@ -27,6 +27,25 @@ class EvaluationSet(PromptSource):
         return self
 
 
+class HarnessConfig(Section):
+    """Standard tasks by lm-evaluation-harness (advdistill[lm-eval]), beside our own evaluation."""
+
+    tasks: list[str] = setting(list, "Tasks", "Names of its tasks, e.g. arc_easy; empty for none.")
+    include_path: str = setting("", "Own tasks", "Folder with task files of your own; empty for none.")
+    num_fewshot: int = setting(
+        -1, "Examples", "Worked examples before each question; -1 as the task says.", ge=-1, le=100
+    )
+    limit: int = setting(0, "Questions", "So many questions of every task; 0 for all.", ge=0)
+    chat_template: bool = setting(True, "Chat template", "Put questions in the model's chat template.")
+
+    @model_validator(mode="after")
+    def _nothing_is_ignored(self) -> "HarnessConfig":
+        for name, field in type(self).model_fields.items():
+            if name != "tasks" and not self.tasks and getattr(self, name) != field.default:
+                raise ValueError(f"{name} would be ignored: there are no tasks")
+        return self
+
+
 # Fields of the evaluation that decide an answer; the others choose what is asked or shown.
 _SAMPLING = ("max_new_tokens", "num_samples", "temperature", "top_p", "seed", "confidence", "dtype")
 
@@ -74,6 +93,9 @@ class EvaluationConfig(Section):
         "Contamination",
         "Training prompts and responses that repeat an evaluation question: warn keeps and reports them, "
         "drop leaves them out, fail stops the run.",
+    )
+    harness: HarnessConfig = setting(
+        HarnessConfig, "Standard tasks", "What lm-evaluation-harness runs on the student before and after."
     )
     teacher: bool = setting(
         False, "Teacher too", "Measure the teacher on every set, to see the student relative to it."

@@ -5,7 +5,7 @@ follows the light and the dark theme. Histograms are counted here: the page gets
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,38 @@ def distributions(groups: Sequence[Group]) -> list[Figure]:
     ]
 
 
+def weighting(metrics: Mapping[str, Any]) -> list[Figure]:
+    """Of the prompts that are trained on, by their number of correct responses: how many responses
+    they count as, and how much of their weight is on correct ones.
+
+    Args:
+        metrics: of the stage weigh.
+    """
+    rows = metrics.get("by_num_correct", [])
+    if not rows:
+        return []
+    labels = [f"{r['num_correct']} of {r['num_gradable']}" for r in rows]
+    columns = [
+        (
+            "effective_sample_size",
+            1,
+            "Effective sample size",
+            "equally weighted responses a prompt counts as",
+        ),
+        ("weight_on_correct_frac", 100, "Weight on correct responses", "%"),
+    ]
+    found = []
+    for name, scale, title, unit in columns:
+        values = [round(scale * r[name], 2) for r in rows]
+        bar = _bar(labels, values, "", "var(--accent)")
+        bar["customdata"] = [r["num_groups"] for r in rows]
+        bar["hovertemplate"] = "%{x} correct: %{y}<br>%{customdata} prompts<extra></extra>"
+        layout = _layout("correct of the graded responses", unit, xaxis={"type": "category"})
+        figure = {"id": f"weigh-{name.replace('_', '-')}", "title": title, "note": "", "data": [bar]}
+        found.append({**figure, "layout": layout})
+    return found
+
+
 def lengths(groups: Sequence[Group], before: Sequence[Row], after: Sequence[Row]) -> list[Figure]:
     """Lengths of responses: the teacher's, right and wrong apart, and the student's."""
     rows = [r for g in groups for r in g.responses]
@@ -78,8 +110,15 @@ def lengths(groups: Sequence[Group], before: Sequence[Row], after: Sequence[Row]
 
 
 def training(log: Sequence[Row]) -> list[Figure]:
-    """Loss, gradient norm and learning rate by optimizer step."""
-    wanted = [("loss", "Loss"), ("grad_norm", "Gradient norm"), ("learning_rate", "Learning rate")]
+    """Loss, gradient norm and learning rate by optimizer step, and what was looked at meanwhile."""
+    wanted = [
+        ("loss", "Loss"),
+        ("grad_norm", "Gradient norm"),
+        ("learning_rate", "Learning rate"),
+        ("heldout_accuracy", "Accuracy on prompts kept back"),
+        ("heldout_loss", "Loss on prompts kept back"),
+        ("chosen_log_prob", "Log-probability of right responses, per token (second stage)"),
+    ]
     found = []
     for column, title in wanted:
         points = [(r["step"], r[column]) for r in log if r.get(column) is not None]
@@ -204,7 +243,7 @@ def _rounded(values: Any) -> list[float]:
     return [float(f"{v:.5g}") for v in values]
 
 
-def _bar(x: list[Any], y: list[int], name: str, colour: str) -> dict[str, Any]:
+def _bar(x: list[Any], y: Sequence[float], name: str, colour: str) -> dict[str, Any]:
     return {
         "type": "bar",
         "x": x,

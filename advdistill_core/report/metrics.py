@@ -59,6 +59,7 @@ def collect(
         "paired": pair,
         "answers": {"before": answer_counts(before), "after": answer_counts(after)},
         "sets": places.places(before, after, inputs, confidence),
+        "standard_tasks": places.standard_tasks(inputs),
         "by_difficulty": places.by_difficulty(after, inputs),
         "contamination": overlap.overlap(groups, heldout, inputs),
         "behaviour": behaviours(groups, before, after),
@@ -178,6 +179,8 @@ def labelled(inputs: Mapping[str, Artifact]) -> dict[str, Artifact]:
     found = {names[name]: inputs[name] for name in dict.fromkeys(ordered) if name in inputs and name in names}
     for name, artifact in inputs.items():
         kind, *place = name.split("/")
+        if kind == "standard":
+            found[f"evaluate {place[0]} standard tasks"] = artifact
         if kind == "scores":
             found[" ".join(["evaluate", place[0], *(p for p in place[1:] if p != "heldout")])] = artifact
     return found

@@ -56,6 +56,7 @@ def render(
         outcomes=sections.outcome_rows(metrics),
         at_k_rows=sections.at_k_rows(metrics),
         set_rows=sections.set_rows(metrics),
+        standard_rows=sections.standard_rows(metrics),
         difficulty_rows=sections.difficulty_rows(metrics),
         p_value="below 0.001" if found["p_value"] < 0.001 else f"{found['p_value']:.3f}",
         group_rows=sections.group_rows(metrics, config),

@@ -75,3 +75,16 @@ def _rates(rows: Sequence[Row]) -> dict[str, float]:
     grouped = answers.by_question(rows)
     rates = {q: answers.matrix([members]) for q, members in grouped.items()}
     return {q: float(np.nanmean(x)) for q, x in rates.items() if np.isfinite(x).any()}
+
+
+def standard_tasks(inputs: Mapping[str, Artifact]) -> list[Row]:
+    """A row per task and metric of lm-evaluation-harness, before and after."""
+    found: dict[tuple[str, str], Row] = {}
+    for when in ("before", "after"):
+        artifact = inputs.get(f"standard/{when}")
+        for row in artifact.manifest.metrics["tasks"] if artifact else []:
+            key = row["task"], row["metric"]
+            empty = dict.fromkeys(("before", "before_se", "after", "after_se"))
+            kept = found.setdefault(key, {"task": key[0], "metric": key[1], **empty})
+            kept |= {when: row["value"], f"{when}_se": row["se"]}
+    return list(found.values())

@@ -159,6 +159,22 @@ def set_rows(metrics: Mapping[str, Any]) -> Rows:
     ]
 
 
+def standard_rows(metrics: Mapping[str, Any]) -> Rows:
+    """Scores of lm-evaluation-harness with their standard errors, in its own units."""
+
+    def written(value: float | None, error: float | None) -> str:
+        return number(value) + (f" ± {number(error)}" if error is not None else "")
+
+    return [
+        [
+            f"{row['task']}, {row['metric']}",
+            written(row["before"], row["before_se"]),
+            written(row["after"], row["after_se"]),
+        ]
+        for row in metrics["standard_tasks"]
+    ]
+
+
 def difficulty_rows(metrics: Mapping[str, Any]) -> Rows:
     """Held-out questions from the teacher's hardest tenth to its easiest."""
     return [
@@ -234,7 +250,7 @@ def dropped_rows(metrics: Mapping[str, Any], stage_metrics: Mapping[str, Mapping
         (
             "groups not trained on",
             weigh.get("dropped_groups"),
-            "all wrong, not gradable, or dropped by the settings",
+            _reasons(weigh) or "all wrong, not gradable, or dropped by the settings",
         ),
         (
             "teacher responses not graded",
@@ -259,6 +275,11 @@ def dropped_rows(metrics: Mapping[str, Any], stage_metrics: Mapping[str, Mapping
         ("questions left out of the comparison", metrics["num_left_out"], "not graded before or after"),
     ]
     return rows + [[what, number(count), why] for what, count, why in counted if count is not None]
+
+
+def _reasons(weigh: Mapping[str, Any]) -> str:
+    found = weigh.get("dropped_because", {})
+    return ", ".join(f"{number(count)} {why}" for why, count in found.items())
 
 
 def contamination_rows(metrics: Mapping[str, Any]) -> Rows:

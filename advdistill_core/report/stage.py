@@ -48,7 +48,8 @@ def run(
         stage_metrics,
         {
             "accuracy": figures.accuracies(metrics),
-            "distributions": figures.distributions(groups),
+            "distributions": figures.distributions(groups)
+            + figures.weighting(stage_metrics.get("weigh", {})),
             "training": figures.training(gather.training_log(inputs["student"])),
             "lengths": figures.lengths(groups, before, after),
         },
