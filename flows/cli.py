@@ -12,7 +12,7 @@ from rich.table import Table
 from advdistill_core.errors import AdvDistillError, InputError
 from flows import roots, usage
 from flows.commands import compare, estimate, grading, serve
-from flows.options import AsJson, Overrides, Root
+from flows.options import AsJson, FromStage, Overrides, Recipe, RecipeIfAny, Root
 
 _INTERRUPTED = 130
 
@@ -26,9 +26,10 @@ app = typer.Typer(
 
 @app.command()
 def run(
-    recipe: Annotated[str, typer.Argument(help="A shipped recipe or a YAML file.")],
+    recipe: Recipe,
     overrides: Overrides = None,
     root: Root = None,
+    from_stage: FromStage = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and show what would run.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -48,7 +49,7 @@ def run(
         return
     from flows.launch import run_here
 
-    summary = run_here(config)
+    summary = run_here(config, from_stage=from_stage or "first missing")
     if as_json:
         print(json.dumps(summary))
     else:
@@ -106,7 +107,7 @@ def report(
 
 @app.command()
 def doctor(
-    recipe: Annotated[str | None, typer.Argument(help="Also check what this recipe needs.")] = None,
+    recipe: RecipeIfAny = None,
     overrides: Overrides = None,
     root: Root = None,
     as_json: AsJson = False,
@@ -129,11 +130,15 @@ def doctor(
 
 
 @app.command()
-def down() -> None:
+def down(as_json: AsJson = False) -> None:
     """Stop the Prefect server that runs left on this machine."""
     from flows.server import LocalServer
 
-    print("Stopped." if LocalServer().stop() else "No server was running.")
+    stopped = LocalServer().stop()
+    if as_json:
+        print(json.dumps({"stopped": stopped}))
+    else:
+        print("Stopped." if stopped else "No server was running.")
 
 
 def _show_summary(summary: dict[str, Any]) -> None:

@@ -21,11 +21,11 @@ def register(app: typer.Typer) -> None:
         app.command()(command)
 
 
-def up(root: Root = None, gpus: Gpus = 1) -> None:
+def up(root: Root = None, gpus: Gpus = 1, as_json: AsJson = False) -> None:
     """Server, deployments and workers on this machine, with the UI; Ctrl-C ends them."""
     from flows.commands.up import up as start
 
-    start(roots.absolute(root), gpus)
+    start(roots.absolute(root), gpus, as_json)
 
 
 def deploy(

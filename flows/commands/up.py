@@ -1,5 +1,6 @@
 """`advdistill up`: a server, the deployments and a worker per pool, until Ctrl-C."""
 
+import json
 import os
 import signal
 import subprocess
@@ -49,7 +50,7 @@ class _Machine:
     workers: list[_Worker] = field(default_factory=list)
 
 
-def up(root: str, gpus: int = 1) -> None:
+def up(root: str, gpus: int = 1, as_json: bool = False) -> None:
     """Start what is missing, print the address of the UI and stay until interrupted.
 
     Runs that an earlier `up` left unfinished continue: those that it was interrupted in
@@ -73,7 +74,13 @@ def up(root: str, gpus: int = 1) -> None:
             machine.workers.append(_start_worker(CPU, 0))
             machine.workers += [_start_worker(GPU, i) for i in range(gpus)]
             ui = os.environ["PREFECT_API_URL"].removesuffix("/api") + "/v2/deployments"
-            print(f"Prefect UI: {ui}\nArtifacts: {root}\nCtrl-C stops everything.", flush=True)
+            if as_json:
+                print(
+                    json.dumps({"ui": ui, "root": root, "workers": [w.name for w in machine.workers]}),
+                    flush=True,
+                )
+            else:
+                print(f"Prefect UI: {ui}\nArtifacts: {root}\nCtrl-C stops everything.", flush=True)
             _watch(machine)
         except KeyboardInterrupt:
             print("Stopping; `advdistill up` continues unfinished runs.", flush=True)

@@ -281,6 +281,17 @@ COMMANDS = [
         "server away", "run smoke --root store", "PREFECT_API_URL", PREFECT_API_URL="http://127.0.0.1:9/api"
     ),
     command("dry run of a wrong recipe", "run smoke --dry-run --root store --set teacher.k=0", "teacher.k"),
+    command(
+        "unknown stage", "run smoke --from-stage tran --root store", "--from-stage", "Did you mean train?"
+    ),
+    command("unknown recipe", "estimate smke", "smke", "Did you mean smoke?"),
+    command("too few", "estimate smoke --prompts 0", "--prompts", "0"),
+    command("setting", "estimate smoke --set teacher.k=0", "teacher.k", "0"),
+    command("model", "estimate smoke --set teacher.model=./models/no_weights", "teacher.model"),
+    command("unknown recipe", "compare smke --root store", "smke", "Did you mean smoke?"),
+    command("no recipe", "compare --root store", "recipe", "advdistill recipes"),
+    command("unknown arm", "compare smoke --arms positiv --root store", "--arms", "positiv"),
+    command("no seed", "compare smoke --seeds a --root store", "--seeds", "a"),
     command("root is a file", "status --root file_root", "--root", "file_root", "folder"),
     command("no such run", "report nothing --root empty_store", "nothing", "advdistill status"),
     command("no run at all", "report latest --root empty_store", "latest", "advdistill status"),

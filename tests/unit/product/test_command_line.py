@@ -1,0 +1,97 @@
+"""What every command has: help, `--json`, completion, one form of errors."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from flows import catalog, cli
+
+COMMANDS: dict[str, Any] = dict(typer.main.get_command(cli.app).commands)  # type: ignore[attr-defined]
+LISTING = {
+    "recipes": {},
+    "status": [],
+    "champions": {},
+    "gc": {"deleted": False, "artifacts": []},
+    "down": {"stopped": False},
+}
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["advdistill", *arguments])
+    return cli.guarded(cli.app)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_and_json(name: str) -> None:
+    command = COMMANDS[name]
+    options = {option for param in command.params for option in param.opts}
+    assert "--json" in options
+    assert command.help
+    assert all(param.help for param in command.params if param.name != "help")
+
+
+@pytest.mark.parametrize("name", LISTING)
+def test_json_of_a_machine_without_runs(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ADVDISTILL_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("ADVDISTILL_ROOT", raising=False)
+    assert run(monkeypatch, name, "--json") == 0
+    told = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+    if name == "recipes":
+        assert set(told) == set(catalog.shipped())
+    else:
+        assert told == LISTING[name]
+    assert not (tmp_path / "advdistill-store").exists()
+
+
+def test_usage_errors_of_a_real_process(tmp_path: Path) -> None:
+    """As a shell sees it; the other wrong inputs run in one process."""
+    for arguments in (["run"], ["rn", "smoke"], ["gc", "--min-age-h", "old"], ["run", "smoke", "--st", "x"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "flows.cli", *arguments], cwd=tmp_path, capture_output=True, text=True
+        )
+        assert done.returncode == 2
+        assert done.stdout == ""
+        assert len(done.stderr.splitlines()) == 1
+        assert done.stderr.startswith("advdistill: ")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("advdistill doc", "doctor"),
+        ("advdistill run qui", "quickstart"),
+        ("advdistill doctor gsm8k-a", "gsm8k-api"),
+    ],
+)
+def test_the_shell_completes_commands_and_recipes(words: str, offered: str) -> None:
+    program = Path(sys.executable).parent / "advdistill"
+    asked = {
+        "_ADVDISTILL_COMPLETE": "complete_bash",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(len(words.split()) - 1),
+    }
+    done = subprocess.run([program], env={**os.environ, **asked}, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [offered]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts(shell: str) -> None:
+    program = Path(sys.executable).parent / "advdistill"
+    done = subprocess.run(
+        [program, "--show-completion", shell],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "_ADVDISTILL_COMPLETE" in done.stdout
