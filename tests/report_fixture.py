@@ -68,7 +68,21 @@ def make_run(
             "weigh",
             "weights",
             {"part": weights},
-            {"weight_on_correct_frac": 0.9, "effective_sample_size": 2.5, "dropped_groups": 2},
+            {
+                "weight_on_correct_frac": 0.9,
+                "effective_sample_size": 2.5,
+                "dropped_groups": 2,
+                "dropped_because": {"all wrong": 1, "without any verdict": 1},
+                "by_num_correct": [
+                    {
+                        "num_correct": 2,
+                        "num_gradable": 4,
+                        "num_groups": 1,
+                        "effective_sample_size": 2.4,
+                        "weight_on_correct_frac": 0.9,
+                    }
+                ],
+            },
         ),
         "student": _student(store),
     }

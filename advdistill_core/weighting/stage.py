@@ -105,6 +105,16 @@ def weight_rows(prompt_id: str, sample_ids: list[int], group: GroupWeights) -> l
     ]
 
 
+def why_dropped(group: GroupWeights) -> str:
+    """Why nothing of a group is trained on."""
+    if group.kind == "ungradable":
+        return "without any verdict"
+    if group.prompt_weight == 0 and group.weight.any():
+        return "too easy or too hard (prompt_weight difficulty)"
+    names = {"all_wrong": "all wrong", "all_correct": "all correct (dropped by the settings)"}
+    return names.get(group.kind, "without a weight above 0")
+
+
 class Totals:
     """What the weights are like over all groups."""
 
@@ -112,6 +122,7 @@ class Totals:
         self.rows = 0
         self.kinds: Counter[str] = Counter()
         self.counts: Counter[str] = Counter()
+        self.dropped_because: Counter[str] = Counter()
         self.ungradable_ids: list[str] = []
         # by (number correct, number gradable): groups, summed effective size, summed share
         self._by_pass: dict[tuple[int, int], list[float]] = {}
@@ -121,6 +132,8 @@ class Totals:
         self.rows += len(group.weight)
         self.kinds[group.kind] += 1
         self.counts["dropped_groups"] += group.dropped
+        if group.dropped:
+            self.dropped_because[why_dropped(group)] += 1
         self.counts["ungradable_responses"] += int(np.isnan(group.advantage).sum())
         self.counts["merged_responses"] += sum(m is not None for m in group.merged_into)
         self.counts["trained_responses"] += 0 if group.dropped else int((group.weight > 0).sum())
@@ -150,6 +163,7 @@ class Totals:
             "num_responses": self.rows,
             **{kind: self.kinds[kind] for kind in ("mixed", "all_correct", "all_wrong", "ungradable")},
             **{name: self.counts[name] for name in names},
+            "dropped_because": dict(sorted(self.dropped_because.items())),
             "ungradable_ids": self.ungradable_ids,
             "effective_sample_size": size / trained if trained else 0.0,
             "weight_on_correct_frac": self._weight_on_correct / self._weight if self._weight else 0.0,

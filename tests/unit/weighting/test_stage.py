@@ -4,13 +4,16 @@ import json
 
 import pytest
 
-from advdistill_core.config import DistillConfig
+from advdistill_core.config import DistillConfig, WeightingConfig
 from advdistill_core.errors import ArtifactError, InputError
 from advdistill_core.progress import silent
+from advdistill_core.report.figures import weighting
 from advdistill_core.rewards.files import read_batches, write_batches
 from advdistill_core.store import Store, tables
-from advdistill_core.weighting.stage import run
+from advdistill_core.weighting import weigh_group
+from advdistill_core.weighting.stage import run, why_dropped
 from flows.commands.weigh import weigh_file
+from tasks.weigh import summary
 
 # prompt, sample, verdict, reward, text
 ROWS = [
@@ -76,6 +79,7 @@ def test_rows_and_metrics(tmp_path):
     expected |= {"dropped_groups": 2, "ungradable_responses": 3, "merged_responses": 1}
     expected |= {"trained_responses": 4, "ungradable_ids": ["broken"], "num_responses": 10}
     assert {k: metrics[k] for k in expected} == expected
+    assert metrics["dropped_because"] == {"all wrong": 1, "without any verdict": 1}
     on_correct = by_key["mixed", 0]["weight"]
     assert metrics["weight_on_correct_frac"] == pytest.approx((1 + on_correct) / 2)
     wrong = by_key["mixed", 1]["weight"]
@@ -170,3 +174,37 @@ def test_weigh_file_keeps_text_with_unusual_line_ends(tmp_path, suffix):
     got = [row for batch in read_batches(target) for _, row in batch]
     assert [row["text"] for row in got] == [row["text"] for row in rows]
     assert got[0]["weight"] > got[1]["weight"]
+
+
+def test_the_table_of_a_run_tells_what_was_dropped_and_why(tmp_path):
+    _, manifest = weigh(tmp_path)
+    told = {row["what"]: row["value"] for row in summary(manifest.metrics)}
+    assert told["prompts dropped: all wrong"] == told["prompts dropped: without any verdict"] == 1
+    assert told["responses trained on"] == 4
+    size = manifest.metrics["effective_sample_size"]
+    assert told["effective sample size, responses per prompt"] == pytest.approx(size, abs=5e-4)
+    assert told["with 2 of 2 correct (1 prompts)"] == "size 2.00, on correct 100.0%"
+
+
+@pytest.mark.parametrize(
+    ("right", "settings", "why"),
+    [
+        ([False, False], {}, "all wrong"),
+        ([True, True], {"all_correct": "drop"}, "all correct (dropped by the settings)"),
+        ([True, True], {"prompt_weight": "difficulty"}, "too easy or too hard (prompt_weight difficulty)"),
+    ],
+)
+def test_why_a_group_is_dropped(right, settings, why):
+    group = weigh_group([float(r) for r in right], right, WeightingConfig(**settings))
+    assert group.dropped
+    assert why_dropped(group) == why
+
+
+def test_the_plot_of_the_weights_shows_the_figures_of_the_stage(tmp_path):
+    _, manifest = weigh(tmp_path)
+    size, share = weighting(manifest.metrics)
+    assert size["data"][0]["x"] == share["data"][0]["x"] == ["2 of 2", "2 of 3"]
+    rows = manifest.metrics["by_num_correct"]
+    assert size["data"][0]["y"] == [round(row["effective_sample_size"], 2) for row in rows]
+    assert share["data"][0]["y"] == [round(100 * row["weight_on_correct_frac"], 2) for row in rows]
+    assert weighting({}) == []
