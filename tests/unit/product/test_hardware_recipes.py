@@ -73,7 +73,7 @@ def test_dry_run(
         "advdistill_core.models.check",
         "advdistill_core.models.sources.check",
         "advdistill_core.prompts.hub._check_hub",
-        "advdistill_core.teachers.vllm_command.precheck",
+        "advdistill_core.teachers.vllm_command.find",
         "advdistill_core.teachers.probe.probe",
     ):
         monkeypatch.setattr(check, lambda *_: None)
