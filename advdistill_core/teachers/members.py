@@ -1,5 +1,6 @@
 """The teachers of a generation: the first one, and those of the mixture."""
 
+import functools
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -81,7 +82,7 @@ class Member:
         return hashlib.sha256(canonical_json([plain, extras]).encode()).hexdigest()[: len(plain)]
 
     def _extras(self) -> dict[str, Any]:
-        default = TeacherConfig().model_dump(mode="json")
+        default = _defaults()
         found = {
             name: value
             for name, value in self.config.identity().items()
@@ -104,6 +105,12 @@ class Member:
             "seed": self.seed(prompt_id, number) if response.seed is None else response.seed,
             "request_hash": hash_,
         }
+
+
+@functools.cache
+def _defaults() -> dict[str, Any]:
+    """Every setting at its default; asked for with each prompt."""
+    return TeacherConfig().model_dump(mode="json")
 
 
 def members(config: TeacherConfig) -> list[Member]:
