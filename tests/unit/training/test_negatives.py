@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.nn import functional
 
 from advdistill_core.config import StudentConfig
 from advdistill_core.config.loading import build_config
 from advdistill_core.errors import InputError
 from advdistill_core.progress import silent
 from advdistill_core.training.batching import lay_end_to_end
-from advdistill_core.training.fit import fit
+from advdistill_core.training.fit import Second, _Session, fit
 from advdistill_core.training.forward import attach, detach, model_inputs
 from advdistill_core.training.loss import label_nll, weighted_nll
 from advdistill_core.training.negatives import CLAMP, chosen_only, objective_of, second_stage, with_extra
@@ -246,6 +247,38 @@ def test_the_guard_lets_a_little_pass_and_keeps_what_it_saw(lab, tmp_path):
     kept = load_file(tmp_path / "negatives" / f"checkpoint-{passed[-1] - 3}" / "model.safetensors")
     for name, value in weights(done).items():
         assert torch.equal(kept[name], value), name
+
+
+def test_the_first_look_sees_the_dropout_that_the_gradient_will_see(lab, tmp_path):
+    """Over several micro-batches: coefficients of other draws would be those of another model."""
+    config = settings().model_copy(update={"batch_tokens": 20, "groups_per_step": 6})
+    model = lab.build_model("llama", dtype=torch.float32, attention_dropout=0.4)
+    paired = pairs(lab, num_groups=6)
+    attach(model, True, True)
+    session = _Session(model, paired, second_stage(config), tmp_path, True, Second(3, tmp_path))
+    batches = session.schedule.paired(0).batches
+    assert len(batches) > 2
+    model.train()
+    torch.manual_seed(7)
+    looks = session.trainer._look(model, batches)
+    for batch, nll in zip(batches, looks, strict=True):
+        ones = with_extra(batch, 1 - batch.batch.tree.coefficients)
+        loss = model(**model_inputs(ones, torch.device("cpu"), True))["loss"]
+        assert loss.item() == pytest.approx(nll.sum(), rel=1e-5)
+    again = session.trainer._look(model, batches)
+    assert abs(again[0].sum() - looks[0].sum()) > 1e-3  # dropout is on
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_each_labels_cost_by_the_formula_and_in_chunks(bias, monkeypatch):
+    torch.manual_seed(0)
+    hidden, weight = torch.randn(6, 3, dtype=torch.float64), torch.randn(5, 3, dtype=torch.float64)
+    offset = torch.randn(5, dtype=torch.float64) if bias else None
+    labels = torch.tensor([0, 4, 2, 2, 1, 3])
+    expected = functional.cross_entropy(functional.linear(hidden, weight, offset), labels, reduction="none")
+    assert (label_nll(hidden, weight, offset, labels) - expected).abs().max() < 1e-12
+    monkeypatch.setattr("advdistill_core.training.loss.CHUNK_BYTES", 4 * 5 * 8)  # 4 rows, then 2
+    assert (label_nll(hidden, weight, offset, labels) - expected).abs().max() < 1e-12
 
 
 def test_unlikelihood_has_the_gradient_that_it_should_have():
