@@ -35,9 +35,7 @@ class Openings:
         if self._open and self._open[0] == member.tag:
             return self._open[1]
         self.close()
-        teacher = open_teacher(
-            self._settings(member), self.store.files.local_folder(f"{self.folder}/work/server")
-        )
+        teacher = open_teacher(self._settings(member), self.store.files.local_folder(f"logs/{self.folder}"))
         self._open = (member.tag, teacher)
         return teacher
 

@@ -114,6 +114,8 @@ def test_a_stage_starts_one_server_and_ends_it(fake: Fake, tmp_path: Path) -> No
     rows = complete(generate(tmp_path / "store"))
     assert len(fake.pids()) == 1
     assert fake.living() == []
+    (log,) = (tmp_path / "store" / "logs").rglob("vllm.log")
+    assert "serving with" in log.read_text()
     assert {r["num_tokens"] for r in rows} == {3}
     body = fake.requests()[0]
     assert (body["n"], body["model"], body["max_tokens"]) == (3, "tiny-random-llama", 9)
