@@ -60,9 +60,15 @@ class Questions:
         return found
 
 
-def measure_standard(run: RunRecorder, model: str, student: ArtifactRef | None, label: str) -> dict[str, ArtifactRef]:
-    """The scores of the standard tasks as the report takes them; none where none is chosen."""
-    if not run.config.evaluation.harness.tasks:
+def measure_standard(
+    run: RunRecorder, model: str, student: ArtifactRef | None, label: str
+) -> dict[str, ArtifactRef]:
+    """The scores of the standard tasks as the report takes them; none where none is chosen.
+
+    A student that starts from some layers of a model is no folder before it is trained.
+    """
+    config = run.config
+    if not config.evaluation.harness.tasks or (student is None and config.student.keep_layers):
         return {}
     ref = run.step(harness, student, model=model, label=f"{label} standard tasks")
     return {"after" if student else "before": ref}

@@ -16,6 +16,7 @@ from advdistill_core import models
 from advdistill_core.config import DistillConfig, HarnessConfig
 from advdistill_core.errors import InputError, StageError
 from advdistill_core.evaluation.stage import TRAINED
+from advdistill_core.models.sources import resolve
 from advdistill_core.progress import Event, Progress
 from advdistill_core.store import Artifact, ArtifactWriter
 
@@ -31,7 +32,9 @@ def identity(config: DistillConfig, params: Mapping[str, Any]) -> dict[str, Any]
     chosen = config.evaluation.harness
     if importlib.util.find_spec("lm_eval") is None:
         raise InputError("evaluation.harness.tasks", chosen.tasks, "lm-evaluation-harness", _INSTALL)
-    found = {"harness": {**chosen.identity(), "include_path": _content(chosen), "version": version("lm_eval")}}
+    found = {
+        "harness": {**chosen.identity(), "include_path": _content(chosen), "version": version("lm_eval")}
+    }
     if params["model"] not in TRAINED:
         found["model_identity"] = {"model": models.identity(config.student.model)}
     return found
@@ -72,7 +75,7 @@ def run(
             raise StageError(f"stage harness: got no {params['model']}, expected one. Train it first.")
         folder = str(inputs["student"].local_path())
     else:
-        folder = models.resolve(config.student.model).location
+        folder = resolve(config.student.model).location
     results = evaluate(folder, chosen, config)
     out.write_file("harness.json", json.dumps(results, indent=1, default=str).encode())
     out.note(metrics={"tasks": figures(results)})
@@ -88,7 +91,10 @@ def evaluate(folder: str, chosen: HarnessConfig, config: DistillConfig) -> dict[
     missing = [name for name in chosen.tasks if not manager.match_tasks([name])]
     if missing:
         raise InputError(
-            "evaluation.harness.tasks", missing, "tasks that lm-evaluation-harness knows", "See `lm-eval ls tasks`."
+            "evaluation.harness.tasks",
+            missing,
+            "tasks that lm-evaluation-harness knows",
+            "See `lm-eval ls tasks`.",
         )
     dtype = config.evaluation.dtype
     found = lm_eval.simple_evaluate(
@@ -115,7 +121,11 @@ def figures(results: Mapping[str, Any]) -> list[dict[str, Any]]:
     for task, found in (results.get("results") or {}).items():
         for key, value in found.items():
             name, _, filtered = key.partition(",")
-            if not isinstance(value, int | float) or name.endswith("_stderr") or name in ("alias", "sample_len"):
+            if (
+                not isinstance(value, int | float)
+                or name.endswith("_stderr")
+                or name in ("alias", "sample_len")
+            ):
                 continue
             error = found.get(f"{name}_stderr,{filtered}")
             rows.append(
