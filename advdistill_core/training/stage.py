@@ -53,11 +53,7 @@ def run(
     Without any weight there is nothing to learn (a teacher that is never right, say): the
     student is written as it was, and the metrics say why.
     """
-    from advdistill_core.training.data import read_groups, read_weights, why_nothing
-    from advdistill_core.training.heldout import kept_back
-    from advdistill_core.training.more_data import read_heldout, read_paired
-    from advdistill_core.training.run import Job
-    from advdistill_core.training.student import longest_row
+    from advdistill_core.training.data import read_weights, why_nothing
 
     student = config.student
     second = student.negatives.kind != "off"
@@ -69,19 +65,15 @@ def run(
         _write_unchanged(student, tokenizer, out)
         out.note(tokens={"completion": 0}, metrics={"num_steps": 0, "nothing_to_train": why})
         return
-    back = kept_back(_prompt_ids(inputs["prompts"]), student)
-    fitting = student.model_copy(update={"max_seq_tokens": longest_row(student)})
-    data = read_groups(inputs["prompts"], inputs["responses"], wanted, tokenizer, fitting, back)
-    paired = read_paired(inputs, tokenizer, fitting, back) if second else []
-    heldout = read_heldout(inputs["prompts"], tokenizer, config, back, data.heldout)
+    job, data = _read(config, inputs, wanted, tokenizer)
     progress(Event(stage="train", done=0, total=0, unit="steps", message="loading the student"))
-    log, notes = _train(Job(data.groups, paired, heldout), student, tokenizer, out, progress)
+    log, notes = _train(job, student, tokenizer, out, progress)
     _write_model(tokenizer, out)
     _write_log(log, out)
-    if second and not paired:
+    if second and not job.paired:
         notes["negatives"] = {"kind": student.negatives.kind, "num_groups": 0, "num_steps": 0}
-    if back:
-        notes["early_stopping"]["num_kept_back"] = len(back)
+    if job.heldout:
+        notes["early_stopping"]["num_kept_back"] = len(job.heldout.questions)
     _tell(notes, progress)
     tokens = sum(int(entry["completion_tokens"]) for entry in log)
     out.note(
@@ -99,8 +91,24 @@ def run(
     )
 
 
-def _prompt_ids(prompts: Artifact) -> list[str]:
-    return [name for t in prompts.tables("train") for name in t.column("prompt_id").to_pylist()]
+def _read(
+    config: DistillConfig, inputs: Mapping[str, Artifact], wanted: Mapping[Any, float], tokenizer: Any
+) -> tuple[Any, Any]:
+    """What is trained on (`run.Job`), and the counts of what was left out (`data.TrainingData`)."""
+    from advdistill_core.training.data import read_groups
+    from advdistill_core.training.heldout import kept_back
+    from advdistill_core.training.more_data import read_heldout, read_paired
+    from advdistill_core.training.run import Job
+    from advdistill_core.training.student import longest_row
+
+    student, prompts = config.student, inputs["prompts"]
+    fitting = student.model_copy(update={"max_seq_tokens": longest_row(student)})
+    ids = [name for table in prompts.tables("train") for name in table.column("prompt_id").to_pylist()]
+    back = kept_back(ids, student)
+    data = read_groups(prompts, inputs["responses"], wanted, tokenizer, fitting, back)
+    second = student.negatives.kind != "off"
+    paired = read_paired(inputs, tokenizer, fitting, back) if second else []
+    return Job(data.groups, paired, read_heldout(prompts, tokenizer, config, back, data.heldout)), data
 
 
 def _train(
