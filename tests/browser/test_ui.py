@@ -14,7 +14,7 @@ import pytest
 from server_fixture import Cli
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "integration"))
-from pool_stack import Stack, ask, running_stack
+from pool_stack import Stack, ask, damage, running_stack
 
 from advdistill_core.models import tiny
 
@@ -164,8 +164,7 @@ def test_retry_a_run_that_failed_in_training(stack: Stack, page: Any, tmp_path: 
     folder.mkdir()
     tiny.build(folder)
     weights = folder / "model.safetensors"
-    good = weights.read_bytes()
-    weights.write_bytes(good[:8] + os.urandom(64) + good[72:])
+    good = damage(weights)
     root = tmp_path / "store"
     run = stack.trigger("train/default", root, f"student.model={folder}", placement="local")
     assert stack.wait(run)["type"] == "FAILED"

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import psutil
+import safetensors.numpy
 import tenacity
 from server_fixture import Cli
 
@@ -49,6 +51,15 @@ def _is_busy(error: BaseException) -> bool:
     if isinstance(error, httpx.HTTPStatusError):
         return error.response.status_code == httpx.codes.SERVICE_UNAVAILABLE
     return isinstance(error, httpx.TimeoutException)
+
+
+def damage(weights: Path) -> bytes:
+    """Make a model whose files look whole and which cannot be loaded; returns what was there."""
+    good = weights.read_bytes()
+    tensors = safetensors.numpy.load(good)
+    tensors["model.embed_tokens.weight"] = np.zeros((3, 3), np.float32)
+    weights.write_bytes(safetensors.numpy.save(tensors, {"format": "pt"}))
+    return good
 
 
 def _runs(process: psutil.Process, module: str) -> bool:

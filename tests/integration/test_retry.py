@@ -1,14 +1,13 @@
 """Retry continues at the failed stage; `from_stage` makes a stage and what follows anew."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pool_stack import Stack, ask
+from pool_stack import Stack, ask, damage
 from server_fixture import Cli
 
 from advdistill_core.models import tiny
@@ -37,8 +36,7 @@ def test_retry_after_a_failure_in_training(stack: Stack, tmp_path: Path) -> None
     """The student's weights are damaged, then mended: earlier stages are taken from the cache."""
     root, folder = tmp_path / "store", student_folder(tmp_path / "student")
     weights = folder / "model.safetensors"
-    good = weights.read_bytes()
-    weights.write_bytes(good[:8] + os.urandom(64) + good[72:])  # its header is unreadable
+    good = damage(weights)
     run = stack.trigger("train/default", root, f"student.model={folder}", placement="local")
     assert stack.wait(run)["type"] == "FAILED"
     assert outcomes(root, run) == dict.fromkeys(["load", "generate", "verify", "weigh"], "ran")
