@@ -1,0 +1,205 @@
+"""From the files of results to the study's tables; partial results give partial tables."""
+
+import csv
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from advdistill_core.compare import ARMS, MAIN, Outcome, accuracies, differences
+from advdistill_core.report.wording import number, percent, points
+from tests.bench.study.run import PER_PROMPT
+
+LEVEL = 0.95
+BASELINES = ("sft-1", "sft-all", "rft", "best-of-k")
+_RAW = ("arm", "seed", "set", "sampling", "correct", "unparsed", "truncated", "num_answers", "mean_tokens")
+
+Row = dict[str, Any]
+
+
+def write_tables(folder: Path, target: Path) -> None:
+    """Write the raw answers, the tables as CSV and `tables.md`."""
+    target.mkdir(parents=True, exist_ok=True)
+    results = sorted(_read(folder / "results"), key=lambda r: (_place(r["arm"]), r["seed"]))
+    if not results:
+        raise SystemExit(f"{folder / 'results'} holds no result yet: run the study first.")
+    outcomes = [_outcome(result, found) for result in results for found in result["sets"]]
+    raw = [{"arm": r["arm"], "seed": r["seed"], **found} for r in results for found in r["sets"]]
+    table = pa.Table.from_pylist([{name: row[name] for name in _RAW} for row in raw])
+    pq.write_table(table, target / "answers.parquet", compression="zstd")
+    shares, against = accuracies(outcomes, LEVEL), differences(outcomes, "advdistill", LEVEL)
+    _write_csv(target / "accuracies.csv", shares)
+    _write_csv(target / "differences.csv", against)
+    _write_csv(target / "runs.csv", [_facts(result) for result in results])
+    setting = json.loads((folder / "setting.json").read_text())
+    (target / "tables.md").write_text("\n".join(_document(setting, results, outcomes, shares)) + "\n")
+
+
+def _read(folder: Path) -> Iterator[Row]:
+    for path in sorted(folder.glob("*.json")):
+        yield json.loads(path.read_text())
+
+
+def _place(arm: str) -> tuple[int, bool]:
+    return [*ARMS].index(arm.removesuffix(PER_PROMPT)), arm.endswith(PER_PROMPT)
+
+
+def _outcome(result: Row, found: Row) -> Outcome:
+    values = {"1": 1.0, "0": 0.0, "-": np.nan}
+    correct = np.array([[values[c] for c in question] for question in found["correct"].split()])
+    counts = (found["unparsed"], found["truncated"], found["num_answers"], found["mean_tokens"])
+    return Outcome(result["arm"], result["seed"], found["set"], found["sampling"], correct, *counts)
+
+
+def _facts(result: Row) -> Row:
+    facts, styles = result["facts"], result["sets"][0].get("styles", {})
+    names = ("max_steps", "groups_per_step", "mixed", "all_correct", "all_wrong", "trained_responses")
+    names += ("effective_sample_size", "weight_on_correct_frac", "loss_last")
+    return {
+        "arm": result["arm"],
+        "seed": result["seed"],
+        "tokens": result["tokens"],
+        "cpu_s": result["cpu_s"],
+        **{name: facts.get(name) for name in names},
+        **{f"greedy_{name}": value for name, value in styles.items()},
+    }
+
+
+def _write_csv(path: Path, rows: Sequence[Row]) -> None:
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({k: f"{v:.5g}" if isinstance(v, float) else v for k, v in row.items()})
+
+
+# -- the document ---------------------------------------------------------------------------
+
+
+def _document(
+    setting: Row, results: Sequence[Row], outcomes: Sequence[Outcome], shares: Sequence[Row]
+) -> Iterator[str]:
+    runs = [r for r in results if r["tokens"]]
+    yield "# Tables of the study\n"
+    yield "Written by `python -m tests.bench.study tables`; the reading of them is in `../README.md`.\n"
+    yield f"Setting: `{json.dumps(setting)}`.\n"
+    first = next(r for r in results if r["arm"] == "advdistill")["facts"]
+    yield (
+        f"Teacher's responses of seed 0, by verdict: {first['verdicts']}; prompts: {first['mixed']} mixed, "
+        f"{first['all_correct']} all correct, {first['all_wrong']} all wrong.\n"
+    )
+    names = list(dict.fromkeys(row["arm"] for row in shares))
+    main = [name for name in names if name in MAIN]
+    yield "## Accuracy, and as a share of the teacher's\n"
+    yield "95 % intervals over questions, seeds and samples of a question averaged first.\n"
+    yield from _accuracy_table(shares, main)
+    yield "\n## AdvDistill as configured against the baselines, equal steps and equal tokens\n"
+    yield "AdvDistill minus the baseline in points; p by Holm over the baselines of a set.\n"
+    yield from _against_baselines(outcomes, "advdistill")
+    yield "\n## AdvDistill with slight weights left out (`pruned`) against the baselines\n"
+    yield from _against_baselines(outcomes, "pruned")
+    yield "\n## Every arm minus AdvDistill as configured\n"
+    yield "Paired difference in points on the same questions and seeds; p by Holm over the arms of a set.\n"
+    chosen = [n for n in names if ARMS[n.removesuffix(PER_PROMPT)].trained and n != "advdistill"]
+    yield from _difference_table(differences(outcomes, "advdistill", LEVEL, chosen), chosen)
+    others = [name for name in names if name not in MAIN and not name.endswith(PER_PROMPT)]
+    yield "\n## One setting at a time, and rewards\n"
+    yield from _accuracy_table(shares, ["advdistill", *others])
+    equal = [name for name in names if name.endswith(PER_PROMPT)]
+    yield "\n## As many prompts in a step, in place of as many tokens\n"
+    yield from _accuracy_table(shares, equal)
+    yield "\n## What each arm trained on\n"
+    yield from _spent_table(runs)
+
+
+def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    yield f"| {' | '.join(head)} |"
+    yield "|" + "---|" * len(head)
+    for row in rows:
+        yield f"| {' | '.join(row)} |"
+
+
+def _title(arm: str) -> str:
+    title = ARMS[arm.removesuffix(PER_PROMPT)].title
+    return f"{title} (equal prompts)" if arm.endswith(PER_PROMPT) else title
+
+
+def _places(rows: Sequence[Row]) -> list[tuple[str, str]]:
+    return list(dict.fromkeys((row["set"], row["sampling"]) for row in rows))
+
+
+def _accuracy_table(shares: Sequence[Row], names: Sequence[str]) -> Iterator[str]:
+    places = _places(shares)
+    found = {(row["arm"], row["set"], row["sampling"]): row for row in shares}
+    rows = []
+    for name in names:
+        members = [found.get((name, *place)) for place in places]
+        if any(members):
+            seeds = next(row["num_seeds"] for row in members if row)
+            rows.append([_title(name), str(seeds), *(_share(row) for row in members)])
+    yield from _markdown(["Arm", "Seeds", *(f"{name}, {how}" for name, how in places)], rows)
+
+
+def _share(row: Row | None) -> str:
+    if row is None:
+        return ""
+    span = f"{percent(row['accuracy'])} ({100 * row['accuracy_low']:.1f} to {100 * row['accuracy_high']:.1f})"
+    return span + ("" if row["of_teacher"] is None else f"; {percent(row['of_teacher'], 0)} of teacher")
+
+
+def _against_baselines(outcomes: Sequence[Outcome], arm: str) -> Iterator[str]:
+    """The arm minus each baseline, turned round from each baseline minus the arm."""
+    rows = differences(outcomes, arm, LEVEL, BASELINES)
+    turned = [
+        row | {"difference": -row["difference"], "low": -row["high"], "high": -row["low"]} for row in rows
+    ]
+    yield from _difference_table(turned, BASELINES)
+
+
+def _difference_table(rows: Sequence[Row], names: Sequence[str]) -> Iterator[str]:
+    places = _places(rows)
+    found = {(row["arm"], row["set"], row["sampling"]): row for row in rows}
+    lines = []
+    for name in names:
+        members = [found.get((name, *place)) for place in places]
+        if any(members):
+            seeds = next(row["num_seeds"] for row in members if row)
+            lines.append([_title(name), str(seeds), *(_difference(row) for row in members)])
+    yield from _markdown(["Arm", "Seeds", *(f"{name}, {how}" for name, how in places)], lines)
+
+
+def _difference(row: Row | None) -> str:
+    if row is None:
+        return ""
+    p = "p < 0.001" if row["p_holm"] < 0.001 else f"p {row['p_holm']:.3f}"
+    return f"{points(row['difference'])} ({points(row['low'])} to {points(row['high'])}), {p}"
+
+
+def _spent_table(results: Sequence[Row]) -> Iterator[str]:
+    grouped: dict[str, list[Row]] = defaultdict(list)
+    for result in results:
+        grouped[result["arm"]].append(result)
+    rows = []
+    for arm, members in grouped.items():
+        facts = [member["facts"] for member in members]
+        styles = [member["sets"][0].get("styles", {}) for member in members]
+        rows.append(
+            [
+                _title(arm),
+                number(fmean(m["tokens"] for m in members)),
+                number(fmean(f.get("groups_per_step", 16) for f in facts)),
+                number(fmean(f["trained_responses"] for f in facts)),
+                number(fmean(f["effective_sample_size"] for f in facts)),
+                percent(fmean(f["weight_on_correct_frac"] for f in facts)),
+                percent(fmean(s.get("bare_frac", 0.0) for s in styles)),
+                number(fmean(m["cpu_s"] for m in members)),
+            ]
+        )
+    head = ["Arm", "Tokens", "Prompts a step", "Responses with weight", "Effective responses a prompt"]
+    yield from _markdown([*head, "Weight on correct", "Bare answers, greedy", "CPU s"], rows)
