@@ -193,6 +193,16 @@ def test_a_second_stage_without_a_pair_says_so(tmp_path):
     assert any("no wrong response beside a right one" in event.message for event in events)
 
 
+def test_the_weight_of_a_row_is_that_of_the_response_times_that_of_the_prompt(tmp_path):
+    store = Store(str(tmp_path))
+    refs = inputs_of(store, weights={("a", 0): 0.25, ("b", 1): 0.5, ("c", 0): 1.0})
+    rows = store.open(refs["weights"]).table().to_pylist()
+    for row in rows:
+        row["prompt_weight"] = {"a": 0.5, "c": 0.0}.get(row["prompt_id"], 1.0)
+    weights = store.open(write(store, "weights", rows))
+    assert read_weights(weights) == {("a", 0): 0.125, ("b", 1): 0.5}
+
+
 def test_negative_weights_are_left_to_the_second_stage(tmp_path):
     store = Store(str(tmp_path))
     weights = store.open(inputs_of(store, weights={("a", 0): 1.0, ("b", 1): -0.5})["weights"])
