@@ -1,21 +1,23 @@
 """What Prefect adds: the same stages as bare functions and as flows.
 
-    python tests/bench/orchestration.py [--shards 1000] [--rounds 2] [--out FILE.md]
+    python tests/bench/orchestration.py [--shards 1000] [--rounds 1] [--out FILE.md]
 
 Three questions, each asked of the same code with and without Prefect, alternately, every time in
 a fresh root, against one server on loopback that is started before:
 
-1. a whole distillation (the recipe `smoke`: eight stages, four of them processes of their own);
+1. a whole distillation (the recipe `smoke`; four of its stages are processes of their own);
 2. a generation of many shards: each prompt is a shard of one token, so that what is measured is
    the handling of shards, not the model;
 3. a re-run of the first where everything is cached: inside the process, and as the command
    `advdistill run` beside an empty flow of Prefect's, which pays for the same imports.
 
 Without Prefect the flow's own function runs with a recorder that calls each task's function.
-Prints a table and writes it to FILE.md.
+Processor seconds are those of this process and of the server, without the children that load
+models; they say the same on a busy machine. Prints a table and writes it to FILE.md.
 """
 
 import argparse
+import json
 import os
 import statistics
 import subprocess
@@ -23,10 +25,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from advdistill_core.config import DistillConfig
+from advdistill_core.models.home import home
 from advdistill_core.store import Store
 from flows import catalog
 from flows.server import connect
@@ -48,37 +54,58 @@ class Bare:
         return {}
 
 
-def seconds(work: Callable[[], object]) -> float:
-    began = time.monotonic()
+@dataclass(frozen=True)
+class Cost:
+    """Seconds on the wall, and of the processor in this process and the server."""
+
+    wall: float
+    cpu: float
+
+
+def cost(work: Callable[[], object], server: psutil.Process | None) -> Cost:
+    def used() -> float:
+        family = [server, *server.children(recursive=True)] if server else []
+        times = [process.cpu_times() for process in family]
+        return time.process_time() + sum(t.user + t.system for t in times)
+
+    wall, cpu = time.monotonic(), used()
     work()
-    return time.monotonic() - began
+    wall = time.monotonic() - wall
+    if server:
+        time.sleep(3)  # it writes down afterwards what it was told
+    return Cost(wall, used() - cpu)
 
 
-def bare(module: Any, flow: Any, config: DistillConfig) -> float:
-    """Seconds of a flow's function without Prefect."""
+def seconds(work: Callable[[], object]) -> float:
+    return cost(work, None).wall
+
+
+def bare(module: Any, flow: Any, config: DistillConfig) -> Cost:
+    """What a flow's function costs without Prefect."""
     recorder = module.RunRecorder
     module.RunRecorder = Bare
     try:
-        return seconds(lambda: flow.fn(config))
+        return cost(lambda: flow.fn(config), None)
     finally:
         module.RunRecorder = recorder
 
 
-def compare(module: Any, flow: Any, rounds: int, configure: Callable[[str], DistillConfig]) -> dict[str, Any]:
+def compare(
+    module: Any, flow: Any, rounds: int, server: psutil.Process, configure: Callable[[str], DistillConfig]
+) -> dict[str, Cost]:
     """Medians of `rounds` runs without Prefect, as a flow, and as a flow with everything cached."""
-    found: dict[str, list[float]] = {"bare": [], "flow": [], "cached": []}
-    for number in range(rounds):
+    found: dict[str, list[Cost]] = {"bare": [], "flow": [], "cached": []}
+    for _ in range(rounds):
         with tempfile.TemporaryDirectory() as folder:
             config = configure(f"{folder}/flow")
-            if number % 2:  # who goes first meets colder files
-                found["flow"].append(seconds(lambda c=config: flow(c)))
             found["bare"].append(bare(module, flow, configure(f"{folder}/bare")))
-            if not number % 2:
-                found["flow"].append(seconds(lambda c=config: flow(c)))
-            found["cached"].append(seconds(lambda c=config: flow(c)))
-        print({name: [round(v, 2) for v in values] for name, values in found.items()}, flush=True)
-    middle = {name: statistics.median(values) for name, values in found.items()}
-    return {**middle, "all": found}
+            for name in ("flow", "cached"):
+                found[name].append(cost(lambda c=config: flow(c), server))
+        print({name: costs[-1] for name, costs in found.items()}, flush=True)
+    return {
+        name: Cost(statistics.median(c.wall for c in costs), statistics.median(c.cpu for c in costs))
+        for name, costs in found.items()
+    }
 
 
 def shards(number: int, root: str) -> DistillConfig:
@@ -103,11 +130,12 @@ def command_again(repeats: int = 3) -> tuple[float, float]:
     return statistics.median(taken["empty"]), statistics.median(taken["run"])
 
 
-def row(name: str, found: dict[str, Any]) -> str:
-    extra = found["flow"] - found["bare"]
-    figures = [found["bare"], found["flow"], extra]
+def row(name: str, found: dict[str, Cost]) -> str:
+    bare, flow = found["bare"], found["flow"]
+    extra = flow.wall - bare.wall
     return (
-        f"| {name} | " + " | ".join(f"{v:.2f}" for v in figures) + f" | {100 * extra / found['bare']:.1f} % |"
+        f"| {name} | {bare.wall:.1f} | {flow.wall:.1f} | {extra:+.1f} ({100 * extra / bare.wall:+.1f} %) "
+        f"| {flow.cpu - bare.cpu:.1f} |"
     )
 
 
@@ -116,7 +144,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--shards", type=int, default=1000)
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
@@ -129,10 +157,21 @@ def main() -> None:
     if server:
         server.wait()
     flow(lambda: None, name="empty")()  # Prefect's first flow pays for its imports
+    process = psutil.Process(json.loads((home() / "server.json").read_text())["pid"])
     whole = compare(
-        flows.distill, flows.distill.distill, asked.rounds, lambda root: catalog.load("smoke", [], root)
+        flows.distill,
+        flows.distill.distill,
+        asked.rounds,
+        process,
+        lambda root: catalog.load("smoke", [], root),
     )
-    many = compare(flows.generate, flows.generate.generate_flow, 1, lambda root: shards(asked.shards, root))
+    many = compare(
+        flows.generate,
+        flows.generate.generate_flow,
+        1,
+        process,
+        lambda root: shards(asked.shards, root),
+    )
     empty_s, run_s = command_again()
     lines = [
         "# What Prefect adds",
@@ -140,16 +179,17 @@ def main() -> None:
         f"`python tests/bench/orchestration.py --shards {asked.shards} --rounds {asked.rounds}`",
         "",
         "Seconds, medians; the server runs already. What is measured is described in the script.",
+        f"Load average of the machine at the end: {os.getloadavg()[1]:.1f} on {os.cpu_count()} cores.",
         "",
-        "| | bare | flow | more | |",
+        "| | bare | flow | more | processor seconds more |",
         "|---|---|---|---|---|",
-        row("`smoke`, eight stages", whole),
+        row("`smoke`, all stages", whole),
         row(f"generation of {asked.shards} shards", many),
         "",
         "| everything cached | seconds |",
         "|---|---|",
-        f"| the eight stages, inside the process | {whole['cached']:.2f} |",
-        f"| generation of {asked.shards} shards, inside the process | {many['cached']:.2f} |",
+        f"| `smoke`, all stages, inside the process | {whole['cached'].wall:.2f} |",
+        f"| generation of {asked.shards} shards, inside the process | {many['cached'].wall:.2f} |",
         f"| `advdistill run smoke`, as a command | {run_s:.2f} |",
         f"| an empty Prefect flow, as a command | {empty_s:.2f} |",
     ]
