@@ -2,6 +2,7 @@
 
 import os
 import signal
+import string
 import subprocess
 import sys
 import time
@@ -168,6 +169,18 @@ def test_only_the_rows_of_a_damaged_shard_are_made_again(
     assert len(counted) == NUM * K - kept + lost
 
 
+def altered(part: bytes) -> bytes:
+    """A whole Parquet file of the same size with another text."""
+    rows = tables.decode(part).to_pylist()
+    text = rows[0]["text"]
+    for letter in string.ascii_letters:
+        rows[0]["text"] = letter + text[1:]
+        found = tables.encode(tables.from_rows(rows, tables.RESPONSES))
+        if rows[0]["text"] != text and len(found) == len(part):
+            return found
+    raise AssertionError("no text of the same size")
+
+
 def test_only_the_rows_of_a_damaged_part_are_made_again(
     tmp_path: Path, counted: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -178,9 +191,7 @@ def test_only_the_rows_of_a_damaged_part_are_made_again(
     parts = sorted(folder.glob("*.parquet"))
     assert len(parts) == 6
     parts[0].write_bytes(parts[0].read_bytes()[:-40])
-    altered = tables.decode(parts[2].read_bytes()).to_pylist()
-    altered[0]["text"] = "altered"
-    parts[2].write_bytes(tables.encode(tables.from_rows(altered, tables.RESPONSES)))
+    parts[2].write_bytes(altered(parts[2].read_bytes()))
     counted.clear()
     with pytest.raises(StageError):
         generate(tmp_path, progress=FailAfter(1))
@@ -193,12 +204,12 @@ def test_only_the_rows_of_a_damaged_part_are_made_again(
 
 
 def test_sigkill_loses_what_was_under_way(tmp_path: Path, counted: list[tuple[int, int]]) -> None:
-    whole = generate(tmp_path / "whole", num=24)
+    whole = generate(tmp_path / "whole", num=60, max_new_tokens=40)
     counted.clear()
     script = (
         "import sys, torch; torch.set_num_threads(1); from pathlib import Path\n"
         "sys.path.insert(0, sys.argv[2]); import test_stage\n"
-        "test_stage.generate(Path(sys.argv[1]), num=24)\n"
+        "test_stage.generate(Path(sys.argv[1]), num=60, max_new_tokens=40)\n"
     )
     child = subprocess.Popen(
         [sys.executable, "-c", script, str(tmp_path / "cut"), str(Path(__file__).parent)],
@@ -213,9 +224,9 @@ def test_sigkill_loses_what_was_under_way(tmp_path: Path, counted: list[tuple[in
     child.wait()
     kept = kept_rows(tmp_path / "cut")
     assert kept >= 2 * 3 * K
-    resumed = generate(tmp_path / "cut", num=24)
+    resumed = generate(tmp_path / "cut", num=60, max_new_tokens=40)
     assert resumed.content_hash == whole.content_hash
-    assert len(counted) == 24 * K - kept
+    assert len(counted) == 60 * K - kept
 
 
 def test_too_long_prompts_are_recorded_and_bounded(tmp_path: Path) -> None:
