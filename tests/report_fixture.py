@@ -12,7 +12,13 @@ from advdistill_core.store import Artifact, ArtifactRef, Store, tables
 HOSTILE = (
     "</style></script><script>window.hacked = 1</script><!-- <img src=x onerror='window.hacked=2'> & \u2028"
 )
-CONFIG = DistillConfig.model_validate({"name": "made-up", "prompts": {"num_train": 5, "num_heldout": 40}})
+CONFIG = DistillConfig.model_validate(
+    {
+        "name": "made-up",
+        "prompts": {"num_train": 5, "num_heldout": 40},
+        "evaluation": {"second_opinions": 0},
+    }
+)
 
 
 def question(i: int, split: str) -> str:

@@ -92,10 +92,10 @@ _LISTED = [
     # -- what the reward looks at -------------------------------------------------------
     _rubric("reward-01", "reward 0/1"),
     _rubric("reward-equations", "reward 0/1 and valid equations", equations=0.5),
-    Arm("pruned", "below 20% left out, all-correct weighed", {"weighting": _PRUNED}),
-    _rubric("pruned-01", "the same, reward 0/1", _PRUNED),
-    _rubric("pruned-brevity", "the same, reward 0/1 and brevity", _PRUNED, length=0.5, max_len=40),
-    _rubric("pruned-equations", "the same, reward 0/1 and valid equations", _PRUNED, equations=0.5),
+    Arm("pruned", "slight weights left out", {"weighting": _PRUNED}),
+    _rubric("pruned-01", "slight weights left out, reward 0/1", _PRUNED),
+    _rubric("pruned-brevity", "slight weights left out, 0/1 and brevity", _PRUNED, length=0.5, max_len=40),
+    _rubric("pruned-equations", "slight weights left out, 0/1 and equations", _PRUNED, equations=0.5),
 ]
 #: All arms by name.
 ARMS = {arm.name: arm for arm in _LISTED}

@@ -97,6 +97,13 @@ class EvaluationConfig(Section):
     harness: HarnessConfig = setting(
         HarnessConfig, "Standard tasks", "What lm-evaluation-harness runs on the student before and after."
     )
+    second_opinions: int = setting(
+        200,
+        "Second opinions",
+        "So many of the teacher's responses are also graded by an independent grader for the report; "
+        "0 for none.",
+        ge=0,
+    )
     teacher: bool = setting(
         False, "Teacher too", "Measure the teacher on every set, to see the student relative to it."
     )

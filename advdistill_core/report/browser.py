@@ -84,6 +84,7 @@ def train_view(groups: Sequence[Group], max_responses: int) -> View:
         ("unparsed", "Unparsed"),
         ("ungraded", "Not graded"),
         ("merged", "Merged duplicates"),
+        ("disagreement", "Graders disagree"),
     ]
     entries: list[Entry] = []
     total = 0
@@ -99,9 +100,11 @@ def _train_entry(group: Group) -> Entry:
     tags = {group.kind} | _response_tags(group.responses)
     if any(r["merged_into"] is not None for r in group.responses):
         tags.add("merged")
+    if any(r.get("second") for r in group.responses):
+        tags.add("disagreement")
     details = []
     for row in group.responses:
-        shown = _response(row, "")
+        shown = _response(row, "") | {"second": row.get("second")}
         shown |= {key: _round(row[key]) for key in ("reward", "advantage", "weight")}
         shown["merged_into"] = row["merged_into"]
         details.append(shown)

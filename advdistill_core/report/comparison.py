@@ -119,8 +119,10 @@ def _difference(row: Row | None) -> Row:
 
 
 def headline(by_place: Mapping[tuple[str, str, str], Row], reference: str, confidence: float) -> str:
-    """Which arms are told apart from the reference on the held-out questions."""
-    rows = [row for (_, name, sampling), row in by_place.items() if (name, sampling) == ("heldout", GREEDY)]
+    """Which arms are told apart from the reference on the held-out questions (else the first set)."""
+    places = [place for _, *place in by_place]
+    chosen = ["heldout", GREEDY] if ["heldout", GREEDY] in places else next(iter(places), None)
+    rows = [row for (_, *place), row in by_place.items() if place == chosen]
     trained = [row for row in rows if ARMS[row["arm"]].trained]
     alpha = 1 - confidence
     below = [ARMS[r["arm"]].title for r in trained if r["p_holm"] < alpha and r["difference"] < 0]
@@ -129,7 +131,8 @@ def headline(by_place: Mapping[tuple[str, str, str], Row], reference: str, confi
     parts = [f"{ARMS[reference].title} beats {', '.join(below)}"] if below else []
     parts += [f"{', '.join(above)} {'beats' if len(above) == 1 else 'beat'} it"] if above else []
     parts += [f"{open_} of {len(trained)} arms are not told apart from it"] if open_ else []
-    return "On the held-out questions: " + ("; ".join(parts) or "no other arm was trained") + "."
+    where = "the held-out questions" if chosen is None or chosen[0] == "heldout" else f"the set {chosen[0]}"
+    return f"On {where}: " + ("; ".join(parts) or "no other arm was trained") + "."
 
 
 def as_csv(rows: Sequence[Row]) -> str:
@@ -168,7 +171,7 @@ def _title(name: str, sampling: str) -> str:
 def _figure(rows: Sequence[Row], name: str, sampling: str) -> figures.Figure:
     chosen = [row for row in rows if (row["set"], row["sampling"]) == (name, sampling)]
     arms = [
-        (ARMS[r["arm"]].title, r["accuracy"], r["low"], r["high"], ARMS[r["arm"]].trained)
+        (r["arm"], r["accuracy"], r["low"], r["high"], ARMS[r["arm"]].trained)
         for r in chosen
         if r["accuracy"] is not None
     ]

@@ -177,13 +177,13 @@ def arms(name: str, title: str, rows: Sequence[tuple[str, float, float, float, b
     """A dot with its interval for every arm of a comparison.
 
     Args:
-        rows: title, accuracy, ends of the interval, and whether it was trained here.
+        rows: name, accuracy, ends of the interval, and whether it was trained here.
     """
     dots = [
         _dot(arm, share, low, high, "var(--accent)" if trained else "var(--muted)")
         for arm, share, low, high, trained in rows
     ]
-    layout = _layout("% answered correctly", "")
+    layout = _layout("% right", "")
     layout["height"] = 70 + 26 * len(dots)
     layout["yaxis"] |= {"autorange": "reversed", "ticksuffix": "  "}
     return {"id": name, "title": title, "note": "", "data": dots, "layout": layout}

@@ -71,6 +71,7 @@ def render(
             [m["row_id"], m["set"], m["question_id"], m["kind"], str(m["longest_words"])]
             for m in metrics["contamination"]["matches"]
         ],
+        second_note=sections.second_note(metrics),
         model_rows=sections.model_rows(config),
         configuration=yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
         stage_metrics=yaml.safe_dump(

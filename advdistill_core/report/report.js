@@ -110,6 +110,7 @@ function responseCard(response) {
   facts.append(element("b", "", response.who ? `${response.who} · ${response.sample}` : `#${response.sample}`));
   facts.append(element("b", `verdict ${letter}`, `${SIGNS[letter]} ${response.verdict}`));
   fact(facts, "answer", response.extracted);
+  if (response.second) facts.append(element("b", "verdict u", `other grader: ${response.second}`));
   fact(facts, "tokens", response.tokens);
   if (response.truncated) facts.append(element("b", "verdict u", "cut at the limit"));
   fact(facts, "reward", response.reward);

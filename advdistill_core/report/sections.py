@@ -319,6 +319,17 @@ def contamination_note(metrics: Mapping[str, Any]) -> str:
     )
 
 
+def second_note(metrics: Mapping[str, Any]) -> str:
+    """How often an independent grader agrees."""
+    found = metrics["second_opinions"]
+    if not found["asked"]:
+        return ""
+    return (
+        f"An independent grader saw {number(found['asked'])} of the teacher's responses, evenly spaced; of "
+        f"{number(found['disagreeing'])} it says otherwise (filter: Graders disagree)."
+    )
+
+
 def model_rows(config: DistillConfig) -> Rows:
     return [["Teacher", config.teacher.model], ["Student (before training)", config.student.model]]
 

@@ -26,7 +26,7 @@ def run(
     progress: Progress,
 ) -> None:
     """Write `report.html`, `metrics.json`, `dataset_card.md` and `model_card.md`."""
-    from advdistill_core.report import browser, cards, figures, gather, page
+    from advdistill_core.report import browser, cards, figures, gather, page, second
     from advdistill_core.report.metrics import collect, labelled
 
     def tell(done: int, message: str) -> None:
@@ -38,6 +38,10 @@ def run(
     before, after = gather.scores(inputs.get("scores_before")), gather.scores(inputs.get("scores_after"))
     tell(1, "computing the figures")
     metrics = collect(groups, before, after, heldout, inputs, config.evaluation.confidence)
+    count = config.evaluation.second_opinions
+    num_asked, differing = second.second_opinions(groups, inputs["prompts"], config.rewards, count)
+    groups = second.tagged(groups, differing)
+    metrics["second_opinions"] = {"asked": num_asked, "disagreeing": len(differing)}
     stage_metrics = {label: _told(part.manifest.metrics) for label, part in labelled(inputs).items()}
     tell(2, "writing the report")
     views = [browser.heldout_view(heldout, before, after)] if heldout else []

@@ -12,7 +12,7 @@ import pytest
 from plotly import graph_objects
 from report_fixture import CONFIG, HOSTILE, make_run, publish
 
-from advdistill_core.config import DistillConfig
+from advdistill_core.config import DistillConfig, EvaluationConfig
 from advdistill_core.errors import ArtifactError
 from advdistill_core.evaluation.statistics import paired_difference
 from advdistill_core.report import cards, page, sections
@@ -190,6 +190,7 @@ def test_browser_rows_and_filters(html: str) -> None:
         "Unparsed": 1,
         "Not graded": 2,
         "Merged duplicates": 0,
+        "Graders disagree": 0,
     }
     assert {f["label"]: f["count"] for f in heldout["filters"]}["Gained"] == 12
     bits = {f["label"]: 1 << i for i, f in enumerate(train["filters"])}
@@ -249,3 +250,15 @@ def test_pass_at_k_is_shown_when_there_are_several_samples() -> None:
     assert [row[0] for row in rows] == ["pass@1", "pass@2", "maj@1", "maj@2"]
     assert [cell.replace("\u00a0", " ") for cell in rows[1][1:]] == ["50.0 %", "75.0 %"]
     assert sections.at_k_rows({"paired": {"before": {}, "after": {}}}) == []
+
+
+def test_where_graders_disagree_is_filtered_and_told(tmp_path: Path) -> None:
+    """Question t00000 has the reference 0; its first response is called correct and says 7."""
+    config = CONFIG.model_copy(update={"evaluation": EvaluationConfig(second_opinions=20)})
+    texts = {(0, 0): "The answer is 7.", (0, 1): "The answer is 0.", (1, 0): "The answer is 1."}
+    found = publish(Store(str(tmp_path)), config, texts=texts, verdicts=["cc", "c"])
+    told = json.loads(found.file("metrics.json"))["second_opinions"]
+    assert told == {"asked": 3, "disagreeing": 1}
+    html = found.file("report.html").decode()
+    assert '"label":"Graders disagree","count":1' in html
+    assert "of 1 it says otherwise" in html
