@@ -133,7 +133,8 @@ class TeacherConfig(Section):
     workers: int = setting(
         1,
         "Workers",
-        "Processes that share the shards of one generation; placement pools: runs on the gpu pool.",
+        "How many share the shards of one generation. pools: so many runs on the gpu pool; local: the "
+        "same command started so many times.",
         affects_result=False,
         ge=1,
         le=1024,

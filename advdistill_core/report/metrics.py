@@ -29,6 +29,12 @@ STAGE_LABELS = {
     "generated": "generate",
 }
 
+#: What a generation's manifest tells of its requests beside tokens and money.
+_ACCOUNT = (
+    *("new_responses", "reused_responses", "reused_tokens", "prompt_tokens"),
+    *("finish_reasons", "truncated_frac", "error_frac", "teachers"),
+)
+
 
 def collect(
     groups: Sequence[Group],
@@ -197,6 +203,7 @@ def stages(inputs: Mapping[str, Artifact]) -> dict[str, Any]:
             "outcome": manifest.outcome,
             "tokens": manifest.tokens,
             "cost": manifest.metrics.get("cost"),
+            "account": {name: manifest.metrics[name] for name in _ACCOUNT if name in manifest.metrics},
             "size_bytes": sum(part.size_bytes for part in manifest.parts),
             "fingerprint": manifest.fingerprint,
             "code_version": manifest.code_version,
