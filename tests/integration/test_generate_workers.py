@@ -124,7 +124,7 @@ def test_two_workers_are_about_twice_as_fast(tmp_path: Path) -> None:
     assert alone_s / together_s > 1.5
 
 
-@pytest.mark.parametrize("victim", ["leader", "helper"])
+@pytest.mark.parametrize("victim", ["leader", pytest.param("helper", marks=pytest.mark.slow)])
 def test_one_is_killed_and_the_other_finishes_all(tmp_path: Path, victim: str) -> None:
     num = 120
     with CountingEndpoint(0.2, at_once=4) as one, CountingEndpoint(0.2, at_once=4) as two:
@@ -154,6 +154,7 @@ def holds_the_lock(pid: int, root: Path) -> bool:
     )
 
 
+@pytest.mark.slow
 def test_a_worker_that_does_not_get_on_is_no_obstacle(tmp_path: Path) -> None:
     """Stopped, not killed: it keeps its claims, and its shards are made without it."""
     num = 120

@@ -107,7 +107,7 @@ def test_memory_does_not_grow_with_the_prompts(
 ) -> None:
     monkeypatch.setattr(tables.in_parts, "__defaults__", (500,))  # parts are flat, too
     peaks = []
-    for num in (500, 2000):
+    for num in (500, 1500):
         store = Store(str(tmp_path / str(num)))
         questions(store, num)
         tracemalloc.start()
@@ -116,4 +116,4 @@ def test_memory_does_not_grow_with_the_prompts(
         tracemalloc.stop()
     print(f"peaks of {peaks} bytes")
     # A prompt with its responses takes 7 kB; what grows is names of files and shards.
-    assert peaks[1] - peaks[0] < 1500 * 700
+    assert peaks[1] - peaks[0] < 1000 * 1000
