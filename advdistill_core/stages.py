@@ -130,6 +130,14 @@ PUBLISH = Stage(
         "standard": "",
     },
 )
+PUSH = Stage(
+    "push",
+    "1",
+    "advdistill_core.report.push",
+    None,
+    (),
+    {"report": "", "prompts": "", "responses": "", "rewards": "", "weights": "", "student": ""},
+)
 COMPARE = Stage(
     "compare",
     "1",
@@ -153,6 +161,7 @@ STAGES = {
         EVALUATE,
         HARNESS,
         PUBLISH,
+        PUSH,
         COMPARE,
     )
 }

@@ -13,6 +13,7 @@ from flows.recorder import FromStage, RunRecorder
 from flows.run_record import BEFORE, TEACHER
 from tasks.generate import generate
 from tasks.publish import publish
+from tasks.push import push
 from tasks.train import rewards_for, train
 from tasks.verify import verify
 from tasks.weigh import weigh
@@ -55,5 +56,7 @@ def distill(config: DistillConfig, from_stage: FromStage = "first missing") -> d
         scores=scores,
         standard=standard,
     )
+    if config.storage.hub_dataset or config.storage.hub_model:
+        run.step(push, report, asked.prompts, responses, rewards, weights, student)
     metrics = json.loads(Store(config.storage.root).open(report).file("metrics.json"))
     return run.finish(report, metrics)

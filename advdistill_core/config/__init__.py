@@ -26,6 +26,23 @@ class StorageConfig(Section):
         affects_result=False,
         min_length=1,
     )
+    hub_dataset: str = setting(
+        "",
+        "Data set on the Hub",
+        "Repository OWNER/NAME that the tables are pushed to with their card; empty for none.",
+        affects_result=False,
+        pattern=r"^$|^[\w.-]+/[\w.-]+$",
+    )
+    hub_model: str = setting(
+        "",
+        "Model on the Hub",
+        "Repository OWNER/NAME that the student is pushed to with its card; empty for none.",
+        affects_result=False,
+        pattern=r"^$|^[\w.-]+/[\w.-]+$",
+    )
+    hub_private: bool = setting(
+        True, "Private", "Make new repositories on the Hub private.", affects_result=False
+    )
     deep_verify: bool = setting(
         False,
         "Verify checksums",
