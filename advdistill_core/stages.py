@@ -110,6 +110,15 @@ EVALUATE = Stage(
 HARNESS = Stage(
     "harness", "1", "advdistill_core.evaluation.harness", None, (), {"student": ""}, own_process=True
 )
+LIKELIHOOD = Stage(
+    "likelihood",
+    "1",
+    "advdistill_core.evaluation.likelihood",
+    None,
+    (),
+    {"prompts": "train", "responses": "", "rewards": "", "student": ""},
+    own_process=True,
+)
 PUBLISH = Stage(
     "publish",
     "1",
@@ -128,6 +137,7 @@ PUBLISH = Stage(
         "scores_after": "",
         "scores": "",
         "standard": "",
+        "likelihoods": "",
     },
 )
 PUSH = Stage(
@@ -160,6 +170,7 @@ STAGES = {
         TRAIN,
         EVALUATE,
         HARNESS,
+        LIKELIHOOD,
         PUBLISH,
         PUSH,
         COMPARE,

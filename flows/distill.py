@@ -8,7 +8,7 @@ from prefect import flow
 from advdistill_core.config import DistillConfig
 from advdistill_core.store import Store
 from flows.precheck import precheck
-from flows.questions import load_questions, measure_standard
+from flows.questions import load_questions, measure_likelihood, measure_standard
 from flows.recorder import FromStage, RunRecorder
 from flows.run_record import BEFORE, TEACHER
 from tasks.generate import generate
@@ -41,6 +41,8 @@ def distill(config: DistillConfig, from_stage: FromStage = "first missing") -> d
     student = run.step(train, asked.prompts, responses, weights, rewards_for(config, rewards))
     found = asked.measure(run, "student_after", student, label="evaluate after")
     scores |= {f"after/{on}": ref for on, ref in found.items()}
+    likely = measure_likelihood(run, (asked.prompts, responses, rewards), "student_before")
+    likely |= measure_likelihood(run, (asked.prompts, responses, rewards), "student_after", student)
     standard |= measure_standard(run, "student_after", student, "evaluate after")
     report = run.step(
         publish,
@@ -55,6 +57,7 @@ def distill(config: DistillConfig, from_stage: FromStage = "first missing") -> d
         generated=generated,
         scores=scores,
         standard=standard,
+        likelihoods=likely,
     )
     if config.storage.hub_dataset or config.storage.hub_model:
         run.step(push, report, asked.prompts, responses, rewards, weights, student)

@@ -46,8 +46,16 @@ def steps(config: DistillConfig) -> list[_Step]:
     inputs = {"loaded": "load", "generated": "generate", "rewards": "verify", "student": "train"}
     inputs |= {"weights": "weigh", **_GATED, **scores}
     inputs |= {f"scores_{who}": inputs.pop(f"scores/{who}/heldout") for who in ("before", "after")}
+    if config.evaluation.likelihoods:
+        for when, sources in (("before", {}), ("after", {"student": "train"})):
+            asked = {**_GATED, "rewards": "verify", **sources}
+            found.append((f"likelihood {when}", stages.LIKELIHOOD, asked, {"model": f"student_{when}"}))
+            inputs[f"likelihoods/{when}"] = f"likelihood {when}"
     if config.evaluation.harness.tasks:
-        for who, label, sources in (("before", BEFORE, {}), ("after", "evaluate after", {"student": "train"})):
+        for who, label, sources in (
+            ("before", BEFORE, {}),
+            ("after", "evaluate after", {"student": "train"}),
+        ):
             step = f"{label} standard tasks"
             found.append((step, stages.HARNESS, sources, {"model": f"student_{who}"}))
             inputs[f"standard/{who}"] = step

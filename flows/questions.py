@@ -1,5 +1,6 @@
 """What the flows share: questions, evaluation sets, the gate, measuring a model on every set."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from advdistill_core.config import DistillConfig
@@ -8,6 +9,7 @@ from flows.recorder import RunRecorder
 from tasks.evaluate import evaluate
 from tasks.gate import gate_prompts, gate_responses
 from tasks.harness import harness
+from tasks.likelihood import likelihood
 from tasks.load import load
 from tasks.questions import questions
 
@@ -72,6 +74,20 @@ def measure_standard(
         return {}
     ref = run.step(harness, student, model=model, label=f"{label} standard tasks")
     return {"after" if student else "before": ref}
+
+
+def measure_likelihood(
+    run: RunRecorder, tables: Sequence[ArtifactRef], model: str, student: ArtifactRef | None = None
+) -> dict[str, ArtifactRef]:
+    """The student's likelihood of right and wrong responses as the report takes it; none where not asked for.
+
+    Args:
+        tables: prompts, responses and rewards.
+    """
+    if not run.config.evaluation.likelihoods:
+        return {}
+    when = "after" if student else "before"
+    return {when: run.step(likelihood, *tables, student, model=model, label=f"likelihood {when}")}
 
 
 def load_questions(run: RunRecorder) -> Questions:

@@ -23,6 +23,7 @@ def publish(
     generated: ArtifactRef | None = None,
     scores: dict[str, ArtifactRef] | None = None,
     standard: dict[str, ArtifactRef] | None = None,
+    likelihoods: dict[str, ArtifactRef] | None = None,
 ) -> ArtifactRef:
     """Write the report of a finished distillation.
 
@@ -30,6 +31,7 @@ def publish(
         loaded, generated: prompts and responses before the gate.
         scores: of other sets, samples and models, by `before|after|teacher/SET[/samples]`.
         standard: of the standard tasks, by `before|after`.
+        likelihoods: of right and wrong responses, by `before|after`.
     """
     return perform(
         PUBLISH,
@@ -45,4 +47,5 @@ def publish(
         generated=generated,
         scores=scores,
         standard=standard,
+        likelihoods=likelihoods,
     )

@@ -97,6 +97,13 @@ class EvaluationConfig(Section):
     harness: HarnessConfig = setting(
         HarnessConfig, "Standard tasks", "What lm-evaluation-harness runs on the student before and after."
     )
+    likelihoods: int = setting(
+        0,
+        "Likelihoods",
+        "So many of the teacher's right and wrong responses are looked at with the student before and "
+        "after: how likely does it find them; 0 for none.",
+        ge=0,
+    )
     second_opinions: int = setting(
         200,
         "Second opinions",

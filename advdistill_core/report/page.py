@@ -62,6 +62,7 @@ def render(
         group_rows=sections.group_rows(metrics, config),
         weight_note=sections.weight_note(metrics),
         behaviour_rows=sections.behaviour_rows(metrics),
+        likelihood_rows=sections.likelihood_rows(metrics),
         group_behaviour_rows=sections.group_behaviour_rows(metrics),
         dropped_rows=sections.dropped_rows(metrics, stage_metrics),
         contamination_rows=sections.contamination_rows(metrics),

@@ -223,6 +223,19 @@ def behaviour_rows(metrics: Mapping[str, Any]) -> Rows:
     return [[title, *(_figure(name, side.get(name)) for side in sides)] for name, title in _BEHAVIOUR.items()]
 
 
+def likelihood_rows(metrics: Mapping[str, Any]) -> Rows:
+    """Mean log-probability per token of the teacher's right and wrong responses; none where not measured."""
+    titles = {
+        "logprob_correct": "right responses, nats per token",
+        "logprob_wrong": "wrong responses, nats per token",
+        "logprob_gap": "right minus wrong",
+    }
+    sides = [metrics["likelihood"].get(when, {}) for when in ("before", "after")]
+    if not any(sides):
+        return []
+    return [[title, *(number(side.get(name)) for side in sides)] for name, title in titles.items()]
+
+
 def group_behaviour_rows(metrics: Mapping[str, Any]) -> Rows:
     found = metrics["behaviour"]["teacher_groups"]
     return [[title, _figure(name, found.get(name))] for name, title in _GROUP_BEHAVIOUR.items()]
