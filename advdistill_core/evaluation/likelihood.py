@@ -97,7 +97,9 @@ def mean_logprobs(model: Any, tokenizer: Any, pairs: Sequence[tuple[Any, Row]]) 
         ids[i, :length] = torch.tensor(prompt + completion)
         mask[i, :length] = 1
     with torch.inference_mode():
-        logits = model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device)).logits.float().cpu()
+        logits = (
+            model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device)).logits.float().cpu()
+        )
     found = []
     for i, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
         first = len(prompt) - 1  # the logits at t predict the token at t + 1

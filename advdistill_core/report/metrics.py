@@ -65,6 +65,11 @@ def collect(
         "paired": pair,
         "answers": {"before": answer_counts(before), "after": answer_counts(after)},
         "sets": places.places(before, after, inputs, confidence),
+        "likelihood": {
+            when: inputs[f"likelihoods/{when}"].manifest.metrics
+            for when in ("before", "after")
+            if f"likelihoods/{when}" in inputs
+        },
         "standard_tasks": places.standard_tasks(inputs),
         "by_difficulty": places.by_difficulty(after, inputs),
         "contamination": overlap.overlap(groups, heldout, inputs),
@@ -185,6 +190,8 @@ def labelled(inputs: Mapping[str, Artifact]) -> dict[str, Artifact]:
     found = {names[name]: inputs[name] for name in dict.fromkeys(ordered) if name in inputs and name in names}
     for name, artifact in inputs.items():
         kind, *place = name.split("/")
+        if kind == "likelihoods":
+            found[f"likelihood {place[0]}"] = artifact
         if kind == "standard":
             found[f"evaluate {place[0]} standard tasks"] = artifact
         if kind == "scores":

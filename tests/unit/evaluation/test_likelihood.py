@@ -56,7 +56,9 @@ def test_only_mixed_prompts_are_looked_at_and_right_and_wrong_apart(tmp_path: Pa
     ]  # fmt: skip
     assert len(chosen_rows(inputs, 3)) == 3
     asked = {name: refs[name] for name in ("prompts", "responses", "rewards")}
-    metrics = store.open(run_stage(LIKELIHOOD, CONFIG, asked, store, {"model": "student_before"})).manifest.metrics
+    metrics = store.open(
+        run_stage(LIKELIHOOD, CONFIG, asked, store, {"model": "student_before"})
+    ).manifest.metrics
     assert metrics["num_responses"] == 6
     assert metrics["logprob_gap"] == pytest.approx(metrics["logprob_correct"] - metrics["logprob_wrong"])
     assert metrics["logprob_correct"] < 0
