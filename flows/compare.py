@@ -16,7 +16,7 @@ from flows.questions import Questions, load_questions
 from flows.recorder import FromStage, RunRecorder
 from tasks.compare import publish_comparison
 from tasks.generate import generate
-from tasks.train import train
+from tasks.train import rewards_for, train
 from tasks.verify import verify
 from tasks.weigh import weigh
 
@@ -87,7 +87,7 @@ class Comparison:
         if not arm.trained:
             self._measure(arm, config, None, "any")
             return
-        responses, weights = self._weighed(arm, config)
+        responses, weights, rewards = self._weighed(arm, config)
         self.weights[arm.name] = weights
         store = self.run_.store
         load = arms_of.load_of(store.open(responses), store.open(weights))
@@ -97,13 +97,13 @@ class Comparison:
             section = config.student.model_copy(update={**fields, "seed": seed})
             own = config.model_copy(update={"student": section})
             label = f"train {arm.name} {seed}"
-            given = (self.questions.prompts, responses, weights)
+            given = (self.questions.prompts, responses, weights, rewards_for(own, rewards))
             student = self.run_.step(train, *given, config=own, label=label)
             self.students[f"{arm.name}/{seed}"] = student
             self._measure(arm, own, student, str(seed))
 
-    def _weighed(self, arm: Arm, config: DistillConfig) -> tuple[ArtifactRef, ArtifactRef]:
-        """An arm's responses and weights; what it shares with other arms is made once."""
+    def _weighed(self, arm: Arm, config: DistillConfig) -> tuple[ArtifactRef, ArtifactRef, ArtifactRef]:
+        """An arm's responses, weights and rewards; what it shares with other arms is made once."""
         prompts = self.questions.prompts
         of_responses = f" {arm.name}" if "teacher" in arm.changes else ""
         of_rewards = f" {arm.name}" if {"teacher", "rewards"} & {*arm.changes} else ""
@@ -114,7 +114,8 @@ class Comparison:
             self._made[f"gate{of_responses}"] = passed
         responses = self._made[f"gate{of_responses}"]
         rewards = self._once(f"verify{of_rewards}", verify, config, prompts, responses)
-        return responses, self._once(f"weigh{of_weights}", weigh, config, responses, rewards)
+        weights = self._once(f"weigh{of_weights}", weigh, config, responses, rewards)
+        return responses, weights, rewards
 
     def _once(
         self, label: str, task: Task[..., ArtifactRef], config: DistillConfig, *inputs: ArtifactRef

@@ -20,8 +20,9 @@ from flows.dry_run import plan
 
 # A response row in Parquet, text included, takes well under a kilobyte per 100 tokens.
 _BYTES_PER_TOKEN = 8
-# The student, its checkpoints (weights and two optimizer moments each) and one spare.
-_STUDENT_COPIES = 12
+# The student, its checkpoints (weights and two optimizer moments each) and one spare; what the
+# first stage leaves to the second; the checkpoint of the best evaluation.
+_STUDENT_COPIES, _OF_SECOND_STAGE, _OF_BEST = 12, 6, 3
 _HEADROOM_BYTES = 200 << 20
 _SMOLLM2_PARAMETERS = 135_000_000
 
@@ -120,6 +121,13 @@ def _check_settings(config: DistillConfig) -> None:
             "Choose positive or a bounded student.negatives, or look at the weights with `advdistill weigh`.",
         )
     quantized.check(config.student)
+    early = config.student.early_stopping
+    if early.every_steps and early.num_prompts >= config.prompts.num_train:
+        raise InputError(
+            "student.early_stopping.num_prompts",
+            early.num_prompts,
+            f"fewer than prompts.num_train, {config.prompts.num_train}",
+        )
     for tracker in config.student.report_to:
         if importlib.util.find_spec(tracker) is None:
             raise InputError(
@@ -130,7 +138,9 @@ def _check_settings(config: DistillConfig) -> None:
 def needed_bytes(config: DistillConfig) -> int:
     """An upper estimate of what a run writes, in bytes."""
     responses = config.prompts.num_train * config.teacher.k * config.teacher.max_new_tokens * _BYTES_PER_TOKEN
-    return responses + _STUDENT_COPIES * _weight_bytes(config.student.model) + _HEADROOM_BYTES
+    copies = _STUDENT_COPIES + _OF_SECOND_STAGE * (config.student.negatives.kind != "off")
+    copies += _OF_BEST * (config.student.early_stopping.every_steps > 0)
+    return responses + copies * _weight_bytes(config.student.model) + _HEADROOM_BYTES
 
 
 def _check_model(section: str, name: str) -> None:
