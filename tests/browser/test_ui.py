@@ -130,6 +130,8 @@ def test_fill_the_form_run_and_look_at_the_result(stack: Stack, page: Any, tmp_p
         0.85,
     )
 
+    # The tab shows what was there when it was opened.
+    stack.until(lambda: any(a["key"] == "stages" for a in stack.artifacts(run)), 240, "the stage table")
     page.get_by_role("tab", name="Artifacts").click()
     page.get_by_text("stages", exact=True).first.wait_for()
     watch_progress(stack, page, run)
