@@ -8,7 +8,8 @@ share one run, on whichever machines they are.
 import hashlib
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, cast
 from uuid import UUID
 
@@ -26,12 +27,12 @@ from prefect.context import FlowRunContext
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
 from prefect.logging import get_run_logger
-from prefect.states import AwaitingRetry, Cancelling, State
+from prefect.states import AwaitingRetry, Cancelled, Cancelling, Completed, State
 
 from advdistill_core import errors
 from advdistill_core.config import DistillConfig
 from advdistill_core.errors import InputError, StageError
-from advdistill_core.stages import Stage, plan_stage
+from advdistill_core.stages import GENERATE, Stage, plan_stage
 from advdistill_core.store import ArtifactRef, Store
 from tasks.progress import Reporter
 
@@ -65,7 +66,9 @@ def run_on_pool(
     """Run a stage on the GPU pool and wait for it.
 
     A run that crashed (its worker or machine died) is started again, up to five times.
-    When this run is cancelled, the pool's run is cancelled too.
+    When this run is cancelled, the pool's run is cancelled too. A stage whose work can be
+    shared gets as many runs as the configuration says; whichever of them are left make the
+    artifact.
 
     Raises:
         PoolStageError: the stage failed there, or its run was cancelled by hand.
@@ -83,11 +86,22 @@ def run_on_pool(
         "inputs": {name: ref.model_dump(mode="json") for name, ref in inputs.items()},
         "params": dict(params),
     }
+    shares = config.teacher.workers if stage.name == GENERATE.name else 1
+    if shares > 1 and not store.files.is_local:
+        raise InputError(
+            "teacher.workers", shares, "1 with a remote root", "Workers share shards in a shared folder only."
+        )
+
+    def is_made() -> bool:
+        return shares > 1 and store.find(stage.name, fingerprint) is not None
+
     with get_client(sync_client=True) as client:
         # An artifact that was made and removed since needs a run with a key of its own.
         for number in range(_MAX_SUBMISSIONS):
-            child = _Child(client, f"{stage.name}-{fingerprint}-{root}-{number}", parameters, progress)
-            child.complete()
+            key = f"{stage.name}-{fingerprint}-{root}-{number}"
+            child = _Child(client, key, parameters, progress, is_made)
+            with _helpers(client, key, parameters, progress, shares - 1):
+                child.complete()
             made = store.find(stage.name, fingerprint)
             if made:
                 return _as_made(store, made, child.waited)
@@ -102,13 +116,44 @@ def _as_made(store: Store, ref: ArtifactRef, waited: bool) -> ArtifactRef:
     return ref.model_copy(update={"outcome": manifest.outcome, "seconds": manifest.seconds})
 
 
+@contextmanager
+def _helpers(
+    client: SyncPrefectClient, key: str, parameters: dict[str, Any], progress: Reporter, count: int
+) -> Iterator[None]:
+    """Further runs that take a share of the work; they end by themselves when it is done.
+
+    One that crashed is not started again: the others do its part. One that found no worker
+    in time is not needed any more.
+    """
+    helpers = [_Child(client, f"{key}-share-{i}", parameters, progress) for i in range(count)]
+    try:
+        yield
+    except BaseException:
+        for helper in helpers:
+            helper.cancel_with_parent()
+        raise
+    for helper in helpers:
+        run = client.read_flow_run(helper.run.id)
+        if helper.ours and run.state and run.state.is_scheduled():
+            client.set_flow_run_state(run.id, Cancelled(message="the others have done its part"))
+
+
 class _Child:
-    """The pool's run of a stage, from submission to its end."""
+    """The pool's run of a stage, from submission to its end.
+
+    Args:
+        is_made: whether the artifact is there, whoever made it; the run is then left alone.
+    """
 
     def __init__(
-        self, client: SyncPrefectClient, key: str, parameters: dict[str, Any], progress: Reporter
+        self,
+        client: SyncPrefectClient,
+        key: str,
+        parameters: dict[str, Any],
+        progress: Reporter,
+        is_made: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.client, self.progress = client, progress
+        self.client, self.progress, self.is_made = client, progress, is_made
         self.stage = parameters["stage"]
         self.logger = get_run_logger()
         self.run = _submit(key, parameters)
@@ -126,7 +171,7 @@ class _Child:
         crashes = 0
         while True:
             state = self._follow()
-            if state.is_completed():
+            if state.is_completed() or self.is_made():
                 return
             if state.is_crashed() and crashes < _MAX_CRASHES:
                 crashes += 1
@@ -145,9 +190,11 @@ class _Child:
                 if run.state and run.state.is_final():
                     return run.state
                 self.waited = True
+                if self.is_made():
+                    return Completed()
                 time.sleep(_POLL_S)
         except BaseException:
-            self._cancel_with_parent()
+            self.cancel_with_parent()
             raise
 
     def _again(self, why: str) -> None:
@@ -188,7 +235,7 @@ class _Child:
             sort=LogSort.TIMESTAMP_ASC,
         )
 
-    def _cancel_with_parent(self) -> None:
+    def cancel_with_parent(self) -> None:
         """If this run is being cancelled, cancel the pool's run that it asked for."""
         context = FlowRunContext.get()
         if not (self.ours and context and context.flow_run):
