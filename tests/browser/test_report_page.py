@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from report_fixture import HOSTILE, publish
+from report_fixture import CONFIG, HOSTILE, publish
 
+from advdistill_core.compare import Outcome
+from advdistill_core.report import comparison
 from advdistill_core.store import Store
 
 pytestmark = pytest.mark.browser
@@ -43,7 +45,7 @@ def _missing(what: str) -> None:
 class Opened:
     """A page with what it asked for and complained about."""
 
-    def __init__(self, browser: Any, path: Path, **context: Any) -> None:
+    def __init__(self, browser: Any, path: Path, ready: str = "#list .row", **context: Any) -> None:
         self.context = browser.new_context(**context)
         self.page = self.context.new_page()
         self.requests: list[str] = []
@@ -53,7 +55,7 @@ class Opened:
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         started = time.monotonic()
         self.page.goto(path.as_uri())
-        self.page.locator("#list .row").first.wait_for()
+        self.page.locator(ready).first.wait_for()
         self.opened_s = time.monotonic() - started
 
     def count(self) -> str:
@@ -199,6 +201,30 @@ def test_a_phone_scrolls_one_way_only(chromium: Any, path: Path) -> None:
     opened.page.locator("#list .row").nth(2).tap()
     opened.shows("h00002")
     opened.until("Math.abs(document.querySelector('#detail').getBoundingClientRect().top) < 300")
+    opened.context.close()
+
+
+@pytest.mark.parametrize("viewport", [{"width": 360, "height": 740}, {"width": 1920, "height": 1080}])
+def test_a_comparison_stands_alone_and_draws_every_set(
+    chromium: Any, tmp_path: Path, viewport: dict[str, int]
+) -> None:
+    rng = np.random.default_rng(0)
+    outcomes = [
+        Outcome(arm, seed, name, "greedy", (rng.random((50, 1)) < 0.4).astype(float), 0, 0, 50, 9.0)
+        for arm in ("advdistill", "sft-1", "all-wrong-uniform")
+        for seed in (0, 1)
+        for name in ("heldout", "other")
+    ]
+    found = comparison.compared(outcomes, {"advdistill": {"steps": 4, "tokens": 99}}, "advdistill", 0.95)
+    path = tmp_path / "report.html"
+    path.write_text(comparison.render(CONFIG, found))
+    opened = Opened(chromium, path, "#headline", viewport=viewport)
+    scroll_through(opened.page)
+    opened.until("[...document.querySelectorAll('.plot')].every(p => p.querySelector('.main-svg'))")
+    assert opened.page.locator(".plot").count() == 2
+    assert opened.page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
+    assert opened.requests == [path.as_uri()]
+    assert opened.complaints == []
     opened.context.close()
 
 
