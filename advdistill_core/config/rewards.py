@@ -132,8 +132,8 @@ class RewardsConfig(Section):
                 "correct",
                 self.correct,
                 "enough that no wrong response outranks a correct one",
-                f"A correct one gets at least {worst_correct:g} (correct - repetition - overlong), a wrong one "
-                f"up to {best_wrong:g} (format + tags + steps + equations): raise it or lower the others.",
+                f"A correct one gets at least {worst_correct:g} (correct - repetition - overlong), a wrong "
+                f"one up to {best_wrong:g} (format + tags + steps + equations): raise it or lower others.",
             )
         if self.overlong and self.overlong_tokens > self.max_len:
             raise ValueError(
