@@ -75,7 +75,7 @@ def watch_progress(stack: Stack, page: Any, run: str) -> None:
 
     def running() -> list[dict[str, Any]]:
         found = [a for a in stack.artifacts(run) if a["type"] == "progress" and 0 < a["data"] < 100]
-        return sorted(found, key=lambda a: a["created"])
+        return [a for a in found if a["description"].startswith("generate")]
 
     stack.until(running, 300, "a stage that is under way")
     made = running()[-1]
