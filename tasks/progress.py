@@ -36,7 +36,7 @@ class Reporter:
         if not self._in_run or event.total == 0 or (now - self._last < _UPDATE_EVERY_S and not finished):
             return
         self._last = now
-        percent = min(100.0, 100.0 * event.done / event.total)
+        percent = round(min(100.0, 100.0 * event.done / event.total), 1)
         figures = ", ".join(f"{name} {value:.4g}" for name, value in event.figures.items())
         text = f"{self.stage}: {event.done} of {event.total} {event.unit} {figures}".strip()
         self.show(percent, text)
