@@ -125,12 +125,12 @@ def headline(by_place: Mapping[tuple[str, str, str], Row], reference: str, confi
     rows = [row for (_, *place), row in by_place.items() if place == chosen]
     trained = [row for row in rows if ARMS[row["arm"]].trained]
     alpha = 1 - confidence
-    below = [ARMS[r["arm"]].title for r in trained if r["p_holm"] < alpha and r["difference"] < 0]
-    above = [ARMS[r["arm"]].title for r in trained if r["p_holm"] < alpha and r["difference"] > 0]
-    open_ = len(trained) - len(below) - len(above)
-    parts = [f"{ARMS[reference].title} beats {', '.join(below)}"] if below else []
-    parts += [f"{', '.join(above)} {'beats' if len(above) == 1 else 'beat'} it"] if above else []
-    parts += [f"{open_} of {len(trained)} arms are not told apart from it"] if open_ else []
+    below = [r["arm"] for r in trained if r["p_holm"] < alpha and r["difference"] < 0]
+    above = [r["arm"] for r in trained if r["p_holm"] < alpha and r["difference"] > 0]
+    named, open_ = ARMS[reference].title, len(trained) - len(below) - len(above)
+    parts = [f"{named} beats {', '.join(below)}"] if below else []
+    parts += [f"{', '.join(above)} {'beats' if len(above) == 1 else 'beat'} {named}"] if above else []
+    parts += [f"{open_} of {len(trained)} other arms are not told apart from {named}"] if open_ else []
     where = "the held-out questions" if chosen is None or chosen[0] == "heldout" else f"the set {chosen[0]}"
     return f"On {where}: " + ("; ".join(parts) or "no other arm was trained") + "."
 
