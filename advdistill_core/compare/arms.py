@@ -89,6 +89,11 @@ _LISTED = [
     Arm("const", "reduction const", {"student": {"reduction": "const"}}),
     Arm("k-2", "2 responses per prompt", {"teacher": {"k": 2}}),
     Arm("k-4", "4 responses per prompt", {"teacher": {"k": 4}}),
+    # -- a second stage on wrong responses: more steps than the others take ---------------
+    *(
+        Arm(kind, f"then {title} of wrong responses", {"student": {"negatives": {"kind": kind}}})
+        for kind, title in (("unlikelihood", "unlikelihood"), ("margin", "a margin"), ("redi", "redi"))
+    ),
     # -- what the reward looks at -------------------------------------------------------
     _rubric("reward-01", "reward 0/1"),
     _rubric("reward-equations", "reward 0/1 and valid equations", equations=0.5),

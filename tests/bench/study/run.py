@@ -85,6 +85,7 @@ class Runner:
             section = config.student.model_copy(update=fields)
             config = config.model_copy(update={"student": section})
             inputs = {"prompts": self.prompts, "responses": responses, "weights": weights}
+            inputs |= {} if config.student.negatives.kind == "off" else {"rewards": rewards}
             student = self._stage(stages.TRAIN, config, inputs)
             manifest = self.store.open(student).manifest
             tokens = manifest.tokens["completion"]
