@@ -40,7 +40,7 @@ def page() -> Iterator[Any]:
     playwright = pytest.importorskip("playwright.sync_api")
     with playwright.sync_playwright() as engine:
         browser = engine.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        tab = browser.new_page(viewport={"width": 1300, "height": 1000})
+        tab = browser.new_context(viewport={"width": 1300, "height": 1000}).new_page()
         tab.set_default_timeout(WAIT_MS)
         yield tab
         browser.close()
