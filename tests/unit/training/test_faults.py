@@ -186,7 +186,8 @@ def test_the_end_token_after_a_truncated_response_would_be_noticed():
         eos_token_id = 99
 
         def __call__(self, text, add_special_tokens, split_special_tokens):
-            assert split_special_tokens and not add_special_tokens
+            assert split_special_tokens
+            assert not add_special_tokens
             return {"input_ids": [1, 2]}
 
     assert data_module.encode_completion(Tokenizer(), "x", ended=False) == (1, 2)
