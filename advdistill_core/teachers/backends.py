@@ -6,7 +6,7 @@ from pathlib import Path
 from advdistill_core import models
 from advdistill_core.config import TeacherConfig
 from advdistill_core.models.sources import folder_hash
-from advdistill_core.teachers.protocol import Teacher
+from advdistill_core.teachers.protocol import Teacher, Tell, say_nothing
 
 
 def precheck(config: TeacherConfig) -> None:
@@ -37,11 +37,12 @@ def model_identity(config: TeacherConfig) -> str:
     return identity
 
 
-def open_teacher(config: TeacherConfig, folder: Path | None = None) -> Teacher:
+def open_teacher(config: TeacherConfig, folder: Path | None = None, tell: Tell = say_nothing) -> Teacher:
     """Load the model, start its server, or get ready to ask the endpoint.
 
     Args:
         folder: where a server's log is kept; None for a new temporary folder.
+        tell: told what is waited for.
 
     Raises:
         InputError: see `precheck`.
@@ -54,7 +55,7 @@ def open_teacher(config: TeacherConfig, folder: Path | None = None) -> Teacher:
     if config.backend == "vllm":
         from advdistill_core.teachers.vllm import Vllm
 
-        return Vllm(config, folder or Path(tempfile.mkdtemp(prefix="advdistill-vllm-")))
+        return Vllm(config, folder or Path(tempfile.mkdtemp(prefix="advdistill-vllm-")), tell)
     from advdistill_core.teachers.local import Engine
 
     model = models.load_model(config.model, config.dtype, config.device, config.trust_remote_code)

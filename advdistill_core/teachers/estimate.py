@@ -155,14 +155,18 @@ def _probe(member: Member, chosen: Sequence[Row], k: int, progress: Progress) ->
         for place, prompt in enumerate(chosen)
     ]
     responses: list[Response] = []
+
+    def tell(message: str = "") -> None:
+        total = len(requests) * k
+        progress(Event(stage="probe", done=len(responses), total=total, unit="responses", message=message))
+
     with tempfile.TemporaryDirectory() as folder:
-        teacher = open_teacher(_careful(member.config), Path(folder))
+        teacher = open_teacher(_careful(member.config), Path(folder), tell)
         try:
             began = time.monotonic()
             for response in teacher.generate(requests, member.sampling):
                 responses.append(response)
-                done = len(responses)
-                progress(Event(stage="probe", done=done, total=len(requests) * k, unit="responses"))
+                tell()
             return responses, max(time.monotonic() - began, 1e-9)
         finally:
             teacher.close()

@@ -12,7 +12,7 @@ from advdistill_core.models.chat import render
 from advdistill_core.store import Store, canonical_json
 from advdistill_core.teachers.backends import open_teacher
 from advdistill_core.teachers.members import Member
-from advdistill_core.teachers.protocol import Teacher
+from advdistill_core.teachers.protocol import Teacher, Tell, say_nothing
 
 Renderer = Callable[[Sequence[Mapping[str, str]]], str]
 
@@ -22,10 +22,11 @@ class Openings:
 
     Args:
         folder: the generation's artifact, relative to the store's root.
+        tell: told what is waited for.
     """
 
-    def __init__(self, config: TeacherConfig, store: Store, folder: str) -> None:
-        self.config, self.store, self.folder = config, store, folder
+    def __init__(self, config: TeacherConfig, store: Store, folder: str, tell: Tell = say_nothing) -> None:
+        self.config, self.store, self.folder, self.tell = config, store, folder, tell
         self._open: tuple[str, Teacher] | None = None
         self._renderers: dict[str, Renderer] = {}
         self._address: int | None = None
@@ -35,7 +36,8 @@ class Openings:
         if self._open and self._open[0] == member.tag:
             return self._open[1]
         self.close()
-        teacher = open_teacher(self._settings(member), self.store.files.local_folder(f"logs/{self.folder}"))
+        logs = self.store.files.local_folder(f"logs/{self.folder}")
+        teacher = open_teacher(self._settings(member), logs, self.tell)
         self._open = (member.tag, teacher)
         return teacher
 

@@ -9,6 +9,7 @@ from advdistill_core.store.fingerprint import canonical_json
 
 FinishReason = Literal["stop", "length", "error"]
 OnTokens = Callable[[int], None]
+Tell = Callable[[str], None]  # takes a line for whoever waits
 
 #: Stands in the seed column for a sample whose request carried none.
 NO_SEED = -1
@@ -62,6 +63,10 @@ class Response:
     num_tokens: int
     seed: int | None = None
     prompt_tokens: int = field(default=0, compare=False)  # an account, no part of the sample
+
+
+def say_nothing(text: str) -> None:
+    """Tell nobody."""
 
 
 class Teacher(Protocol):

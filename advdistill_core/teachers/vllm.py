@@ -19,6 +19,7 @@ from advdistill_core.teachers import vllm_command
 from advdistill_core.teachers.completion import Choice, Retriable
 from advdistill_core.teachers.endpoint import Endpoint
 from advdistill_core.teachers.gate import Gate
+from advdistill_core.teachers.protocol import Tell, say_nothing
 from advdistill_core.teachers.vllm_server import Server
 
 _POLL_S = 0.1
@@ -30,13 +31,14 @@ class Vllm(Endpoint):
 
     Args:
         folder: where the server's log is kept.
+        tell: told how the start gets on.
 
     Raises:
         InputError: there is no vLLM, or a setting cannot be used.
         StageError: the server did not start.
     """
 
-    def __init__(self, config: TeacherConfig, folder: Path) -> None:
+    def __init__(self, config: TeacherConfig, folder: Path, tell: Tell = say_nothing) -> None:
         vllm_command.precheck(config)
         build = vllm_command.find(config)
         self._on_cpu = build.on_cpu
@@ -46,7 +48,7 @@ class Vllm(Endpoint):
             config.vllm.start_timeout_s,
             config.vllm.max_restarts,
         )
-        self.server.start()
+        self.server.start(tell)
         super().__init__(config)
 
     def _connect(self) -> None:

@@ -19,10 +19,12 @@ import httpx
 from advdistill_core import gpu
 from advdistill_core.errors import StageError
 from advdistill_core.processes import end_group
+from advdistill_core.teachers.protocol import Tell, say_nothing
 from advdistill_core.teachers.vllm_command import environment
 
 _GRACE_S = 10.0  # between asking it to end and killing it
 _LEASH_GRACE_S = 30.0
+_TELL_EVERY_S = 5.0
 _POLL_S, _HEALTH_EVERY_S, _HEALTH_LIMIT_S = 0.2, 2.0, 10.0
 _SILENCE_S = 120.0  # how long it may not answer at all
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 1.0, 60.0
@@ -54,16 +56,25 @@ class Server:
         folder.mkdir(parents=True, exist_ok=True)
         self._thread = threading.Thread(target=self._keep, name="vllm", daemon=True)
 
-    def start(self) -> None:
+    def start(self, tell: Tell = say_nothing) -> None:
         """Start it and wait until it answers.
+
+        Args:
+            tell: told what is waited for, at once and every few seconds.
 
         Raises:
             StageError: it did not start, with the end of its log.
         """
+        began = told = time.monotonic()
         self._thread.start()
         try:
+            tell(f"starting vLLM, its log is {self.log}")
             while not self._up.wait(_POLL_S):
                 self.check()
+                if time.monotonic() - told > _TELL_EVERY_S:
+                    told = time.monotonic()
+                    tell(f"starting vLLM, {told - began:.0f} s so far, its log is {self.log}")
+            tell(f"vLLM answers after {time.monotonic() - began:.0f} s")
         except BaseException:
             self.close()
             raise

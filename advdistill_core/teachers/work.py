@@ -63,7 +63,7 @@ class Generation:
         self.members = members(self.config)
         self.shards = Shards(store, folder, self.config.stalled_after_s)
         self.spend = Spend(self.config, self.members, self.shards)
-        self.openings = Openings(self.config, store, folder)
+        self.openings = Openings(self.config, store, folder, self._tell)
         self.summary = Summary()
         self.done = self.resumed = self.made = self.errors = 0
         self._kept_tokens = self._past_tokens = self._call_tokens = 0  # found; made in earlier calls; in this
@@ -128,10 +128,10 @@ class Generation:
             first = next(feed, None)
             if first is None:
                 return
-            self._began = self._began or time.monotonic()
             self._past_tokens += self._call_tokens
             self._call_tokens = 0
             teacher = self.openings.teacher(member)
+            self._began = self._began or time.monotonic()  # a server's start is no generation
             for response in teacher.generate(chain([first], feed), member.sampling, self._on_tokens):
                 self._take(response)
             for job in self._jobs.values():
@@ -307,7 +307,7 @@ class Generation:
             job.claim.beat()
         self._tell()
 
-    def _tell(self) -> None:
+    def _tell(self, message: str = "") -> None:
         self.progress(
             Event(
                 stage="generate",
@@ -316,6 +316,7 @@ class Generation:
                 unit="responses",
                 tokens=self._kept_tokens + self._past_tokens + self._call_tokens,
                 figures=self._figures(),
+                message=message,
             )
         )
 

