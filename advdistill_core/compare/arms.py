@@ -14,7 +14,10 @@ from advdistill_core.errors import InputError
 
 # Fields of the weighting that belong to a scheme: an arm with a scheme of its own starts from
 # their defaults, since a value of another scheme would be refused as ignored.
-_OF_A_SCHEME = ("scheme", "tau", "beta", "clip", "c", "normalisation", "all_wrong", "all_correct")
+_OF_A_SCHEME = (
+    *("scheme", "tau", "beta", "clip", "c"),
+    *("normalisation", "all_wrong", "all_correct", "min_weight_frac"),
+)
 
 
 @dataclass(frozen=True)
@@ -70,10 +73,12 @@ _LISTED = [
         _weighting(f"tau-{tau:g}", f"AdvDistill, tau {tau:g}", scheme="softmax", tau=tau)
         for tau in (0.25, 0.5, 1.0, 2.0)
     ),
-    _weighting("positive", "positive advantages", scheme="positive"),
-    _weighting("exp-clip", "clipped exponential", scheme="exp_clip"),
+    # As others define them, so with every weight kept.
+    _weighting("positive", "positive advantages", scheme="positive", min_weight_frac=0.0),
+    _weighting("exp-clip", "clipped exponential", scheme="exp_clip", min_weight_frac=0.0),
     Arm("teacher", "teacher", trained=False),
     # -- one setting of AdvDistill at a time --------------------------------------------
+    Arm("least-0", "AdvDistill, every weight kept", {"weighting": {"min_weight_frac": 0.0}}),
     *(
         Arm(
             f"least-{frac:g}",

@@ -273,6 +273,11 @@ def dropped_rows(metrics: Mapping[str, Any], stage_metrics: Mapping[str, Mapping
         ("teacher responses cut at the token limit", teacher["truncated"], "count as wrong"),
         ("teacher responses without an answer", teacher["unparsed"], "count as wrong"),
         (
+            "teacher responses of too little weight",
+            weigh.get("slight_responses"),
+            "below weighting.min_weight_frac of their group's largest weight",
+        ),
+        (
             "teacher responses merged",
             teacher["merged"],
             "equal texts of a prompt, trained on once with their summed weight",

@@ -31,6 +31,7 @@ class GroupWeights:
         prompt_weight: multiplies the weight of every response of the group.
         merged_into: for each response the position of the equal one that carries its
             weight, or None.
+        slight: gradable responses left out since their weight was below `min_weight_frac`.
     """
 
     kind: Kind
@@ -38,6 +39,7 @@ class GroupWeights:
     weight: Floats
     prompt_weight: float
     merged_into: list[int | None]
+    slight: int
 
     @property
     def dropped(self) -> bool:
@@ -70,14 +72,14 @@ def weigh_group(
         raise InputError("reward", list(rewards), "finite numbers or null")
     advantage, weight = np.full(len(reward), np.nan), np.zeros(len(reward))
     right = np.array(correct, dtype=bool)[known]
-    kind = _kind(right)
+    kind, slight = _kind(right), 0
     if kind != "ungradable":
         advantage[known] = advantages(reward[known], config)
-        weight[known] = _weights(kind, advantage[known], right, reward[known], config)
+        weight[known], slight = _weights(kind, advantage[known], right, reward[known], config)
     merged: list[int | None] = [None] * len(reward)
     if config.merge_duplicates and identities is not None:
         weight, merged = merge_duplicates(weight, identities)
-    return GroupWeights(kind, advantage, weight, _prompt_weight(right, config), merged)
+    return GroupWeights(kind, advantage, weight, _prompt_weight(right, config), merged, slight)
 
 
 def _kind(right: np.ndarray) -> Kind:
@@ -86,16 +88,20 @@ def _kind(right: np.ndarray) -> Kind:
     return "all_correct" if right.all() else "mixed" if right.any() else "all_wrong"
 
 
-def _weights(kind: Kind, a: Floats, right: np.ndarray, rewards: Floats, config: WeightingConfig) -> Floats:
-    """Normalised weights of the gradable responses."""
+def _weights(
+    kind: Kind, a: Floats, right: np.ndarray, rewards: Floats, config: WeightingConfig
+) -> tuple[Floats, int]:
+    """Normalised weights of the gradable responses, and how many were left out as too slight."""
     policy = "weigh"
     if config.scheme not in REWARD_BLIND:
         policy = {"all_wrong": config.all_wrong, "all_correct": config.all_correct}.get(kind, "weigh")
     if policy == "drop":
-        return np.zeros_like(a)
+        return np.zeros_like(a), 0
     if policy == "uniform" and not (config.scheme == "best" and kind == "all_correct"):
-        return normalise(uniform_weights(len(a), config), config)
-    return normalise(without_slight(scheme_weights(a, right, rewards, config), config), config)
+        return normalise(uniform_weights(len(a), config), config), 0
+    whole = scheme_weights(a, right, rewards, config)
+    kept = without_slight(whole, config)
+    return normalise(kept, config), int((kept != whole).sum())
 
 
 def _prompt_weight(right: np.ndarray, config: WeightingConfig) -> float:

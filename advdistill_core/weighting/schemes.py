@@ -105,8 +105,11 @@ def uniform_weights(k: int, config: WeightingConfig) -> Floats:
 
 
 def without_slight(w: Floats, config: WeightingConfig) -> Floats:
-    """The weights (k,) with those below `min_weight_frac` of the largest set to 0."""
-    if not config.min_weight_frac:
+    """The weights (k,) with those below `min_weight_frac` of the largest set to 0.
+
+    `linear` keeps all: its negative weights are not slight.
+    """
+    if config.scheme == "linear":
         return w
     return np.where(w < config.min_weight_frac * w.max(), 0.0, w)
 

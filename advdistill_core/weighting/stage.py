@@ -136,6 +136,7 @@ class Totals:
             self.dropped_because[why_dropped(group)] += 1
         self.counts["ungradable_responses"] += int(np.isnan(group.advantage).sum())
         self.counts["merged_responses"] += sum(m is not None for m in group.merged_into)
+        self.counts["slight_responses"] += group.slight
         self.counts["trained_responses"] += 0 if group.dropped else int((group.weight > 0).sum())
         if group.kind == "ungradable" and len(self.ungradable_ids) < _MAX_IDS:
             self.ungradable_ids.append(prompt_id)
@@ -155,7 +156,10 @@ class Totals:
     def metrics(self) -> dict[str, Any]:
         """Counts; over the groups that are trained on, the mean effective number of responses
         and the share (0 to 1) of the weight on correct ones, also by number correct."""
-        names = ("dropped_groups", "ungradable_responses", "merged_responses", "trained_responses")
+        names = (
+            *("dropped_groups", "ungradable_responses"),
+            *("slight_responses", "merged_responses", "trained_responses"),
+        )
         trained = sum(sums[0] for sums in self._by_pass.values())
         size = sum(sums[1] for sums in self._by_pass.values())
         return {

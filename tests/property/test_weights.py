@@ -72,6 +72,20 @@ def test_weights_rise_with_the_reward_and_ties_are_equal(kind, scheme, rewards):
         assert tied == pytest.approx(tied[0], abs=1e-12)
 
 
+@pytest.mark.parametrize("scheme", ["softmax", "positive", "exp_clip", "shifted"])
+@given(rewards=REWARDS, frac=st.floats(0, 1))
+def test_slight_weights_go_and_the_others_keep_their_proportions(scheme, rewards, frac):
+    right = [i == 0 for i in range(len(rewards))]
+    config = {"scheme": scheme, "all_correct": "weigh"}
+    whole = weigh(rewards, right, **config, min_weight_frac=0.0).weight
+    got = weigh(rewards, right, **config, min_weight_frac=frac)
+    kept = got.weight > 0
+    assert not kept[whole < (frac - 1e-9) * whole.max()].any()
+    assert kept[(whole >= (frac + 1e-9) * whole.max()) & (whole > 0)].all()
+    assert got.weight[kept] * whole[kept].sum() == pytest.approx(whole[kept] * got.weight[kept].sum())
+    assert got.slight == ((whole > 0) & ~kept).sum()
+
+
 @given(rewards=REWARDS, data=st.data())
 def test_responses_without_a_reward_change_nothing_for_the_others(rewards, data):
     where = data.draw(st.lists(st.integers(0, len(rewards)), max_size=4))
@@ -87,7 +101,8 @@ def test_responses_without_a_reward_change_nothing_for_the_others(rewards, data)
 @given(rewards=REWARDS, shift=st.floats(-5, 5), scale=st.floats(1, 100))
 def test_zscore_weights_ignore_shift_and_scale_of_the_rewards(rewards, shift, scale):
     right = [r >= np.median(rewards) for r in rewards]
-    config = {"s_min": 0.0, "eps": 0.0, "tau": 1.0}
+    # every weight kept: at the least weight rounding decides, so there it is no continuous function
+    config = {"s_min": 0.0, "eps": 0.0, "tau": 1.0, "min_weight_frac": 0.0}
     if len(set(rewards)) > 1:
         got = weigh([shift + scale * r for r in rewards], right, **config).weight
         assert got == pytest.approx(weigh(rewards, right, **config).weight, abs=1e-6)
@@ -106,7 +121,8 @@ def test_no_overflow_at_tiny_temperatures(scheme, rewards):
 def test_merging_keeps_the_weight_of_every_text(rewards, texts):
     ids = texts.draw(st.lists(st.sampled_from("abc"), min_size=len(rewards), max_size=len(rewards)))
     right = [True] * len(rewards)
-    config = WeightingConfig(all_correct="weigh")
+    # every weight kept: a text whose weight is left out has none to carry
+    config = WeightingConfig(all_correct="weigh", min_weight_frac=0.0)
     apart = weigh_group(rewards, right, config)
     merged = weigh_group(rewards, right, config, ids)
     for text in set(ids):

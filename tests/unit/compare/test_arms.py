@@ -35,6 +35,16 @@ def test_a_baseline_does_not_take_over_what_belongs_to_another_scheme() -> None:
     assert configured(base, find("sft-all")).weighting.tau == 0.5  # its default, which nothing reads
 
 
+def test_a_least_weight_of_the_run_is_no_reason_to_refuse_the_baselines() -> None:
+    base = DistillConfig.model_validate({"weighting": {"min_weight_frac": 0.3}})
+    for name in MAIN:
+        configured(base, find(name))
+    assert configured(base, find("advdistill")).weighting.min_weight_frac == 0.3
+    # as others define them: with every weight
+    assert configured(base, find("exp-clip")).weighting.min_weight_frac == 0.0
+    assert configured(base, find("positive")).weighting.min_weight_frac == 0.0
+
+
 def test_an_arm_that_does_not_go_with_the_rest_is_refused() -> None:
     base = DistillConfig.model_validate({"weighting": {"scheme": "best"}})
     with pytest.raises(InputError, match="arm all-correct-weigh"):

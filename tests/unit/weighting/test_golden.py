@@ -1,4 +1,8 @@
-"""Weights against numbers worked out by hand."""
+"""Weights against numbers worked out by hand.
+
+Tests of the schemes' formulas keep every weight (`ALL`): the default leaves slight ones out
+afterwards, which has tests of its own.
+"""
 
 import numpy as np
 import pytest
@@ -16,6 +20,9 @@ GOLDEN = {
     (7, 2.0): (0.969, 7.40), (7, 1.0): (0.993, 7.10), (7, 0.5): (1.00, 7.00), (7, 0.25): (1.00, 7.00),
 }  # fmt: skip
 
+ALL = {"min_weight_frac": 0.0}
+LEAVES_OUT = ("softmax", "positive", "exp_clip", "shifted")  # where the setting is read
+
 
 def group(correct: int, k: int = 8, **config: object):
     right = [i < correct for i in range(k)]
@@ -24,7 +31,7 @@ def group(correct: int, k: int = 8, **config: object):
 
 @pytest.mark.parametrize(("correct", "tau"), GOLDEN)
 def test_golden_table(correct: int, tau: float):
-    weights = group(correct, tau=tau, ddof=0, s_min=0, eps=0).weight
+    weights = group(correct, tau=tau, ddof=0, s_min=0, eps=0, **ALL).weight
     share, size = GOLDEN[correct, tau]
     assert weights[:correct].sum() == pytest.approx(share, abs=0.0051 if share == 1 else 0.00051)
     assert effective_sample_size(weights) == pytest.approx(size, abs=0.0051)
@@ -77,7 +84,7 @@ def test_floor_leaves_every_mixed_group_of_eight_alone_and_stops_tiny_difference
     ],
 )
 def test_schemes_by_hand(scheme: str, expected: list[float]):
-    config = WeightingConfig(scheme=scheme, advantage="raw")
+    config = WeightingConfig(scheme=scheme, advantage="raw", **(ALL if scheme in LEAVES_OUT else {}))
     got = weigh_group([1.0, 1.0, 0.0, -1.0], [True, True, False, False], config)
     assert got.weight == pytest.approx(np.asarray(expected))
 
@@ -99,7 +106,7 @@ def test_normalisation_none_leaves_the_scheme_alone(scheme: str, expected: list[
 
 
 def test_exp_clip_clips():
-    config = WeightingConfig(scheme="exp_clip", advantage="raw", normalisation="none")
+    config = WeightingConfig(scheme="exp_clip", advantage="raw", normalisation="none", **ALL)
     assert weigh_group([1e9, 0.0], [True, False], config).weight.tolist() == [20.0, 1.0]
 
 
@@ -175,14 +182,15 @@ def test_a_setting_that_would_be_ignored_is_refused(ignored: dict[str, object]):
 
 def test_slight_weights_are_left_out_and_the_others_keep_their_proportions():
     # 4 of 8 right, tau 1: a wrong one has exp(-1 / 0.5346) = 0.154 of a right one's weight
-    whole = group(4, tau=1.0)
+    whole = group(4, tau=1.0, **ALL)
     assert whole.weight[4] / whole.weight[0] == pytest.approx(0.154, abs=0.0005)
     kept, pruned = group(4, tau=1.0, min_weight_frac=0.15), group(4, tau=1.0, min_weight_frac=0.16)
     assert kept.weight == pytest.approx(whole.weight)
     assert pruned.weight == pytest.approx([0.25] * 4 + [0.0] * 4)
     assert pruned.advantage == pytest.approx(whole.advantage)
-    graded = weigh_group([1.0, 1.2, 0.0], [True, True, False], WeightingConfig(min_weight_frac=0.1))
-    full = weigh_group([1.0, 1.2, 0.0], [True, True, False], WeightingConfig())
+    assert (kept.slight, pruned.slight) == (0, 4)
+    graded = weigh_group([1.0, 1.2, 0.0], [True, True, False], WeightingConfig())
+    full = weigh_group([1.0, 1.2, 0.0], [True, True, False], WeightingConfig(**ALL))
     assert graded.weight[2] == 0
     assert graded.weight[0] / graded.weight[1] == pytest.approx(full.weight[0] / full.weight[1])
     assert graded.weight.sum() == pytest.approx(1.0)
@@ -190,4 +198,27 @@ def test_slight_weights_are_left_out_and_the_others_keep_their_proportions():
 
 def test_where_a_least_weight_would_be_ignored_it_is_refused():
     with pytest.raises(ValueError, match="min_weight_frac would be ignored with linear"):
-        WeightingConfig(scheme="linear", min_weight_frac=0.1)
+        WeightingConfig(scheme="linear", min_weight_frac=0.2)
+
+
+@pytest.mark.parametrize("k", range(2, 17))
+def test_by_default_wrong_responses_of_a_mixed_group_are_left_out_with_rewards_of_0_and_1(k: int):
+    for correct in range(1, k):
+        got, right = group(correct, k), np.arange(k) < correct
+        assert got.weight == pytest.approx(right / correct)  # what RFT per prompt trains on
+        assert got.slight == k - correct
+
+
+def test_by_default_right_responses_stay_whatever_the_other_parts_of_the_reward_say():
+    # the default rubric: 1 for right; format, tags and length add up to 0.3, repetition takes 0.1
+    graded = [1.3, 1.2, 1.1, 1.0, 0.2, 0.1, 0.0, -0.1]
+    got = weigh_group(graded, [r >= 1 for r in graded], WeightingConfig())
+    assert (got.weight[:4] > 0).all()
+    assert not got.weight[4:].any()
+    assert got.slight == 4
+
+
+def test_by_default_negative_weights_are_no_slight_ones():
+    got = weigh_group([1.0, 0.0, 0.0], [True, False, False], WeightingConfig(scheme="linear"))
+    assert got.weight == pytest.approx([1.0, -0.5, -0.5])
+    assert got.slight == 0

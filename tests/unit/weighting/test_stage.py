@@ -55,10 +55,13 @@ def artifacts(tmp_path, rows=ROWS, reward_rows=None, rows_per_part=None):
     return store, {name: store.open(ref) for name, ref in refs.items()}
 
 
-def weigh(tmp_path, **kwargs):
+def weigh(tmp_path, min_weight_frac=0.0, **kwargs):
+    """The rows and the manifest; with every weight kept unless told otherwise, so that figures of
+    uneven weights are looked at."""
     store, inputs = artifacts(tmp_path, **kwargs)
     out = store.begin("weigh", "1", "f", "weights")
-    run(DistillConfig(), inputs, {}, out, silent)
+    config = DistillConfig(weighting=WeightingConfig(min_weight_frac=min_weight_frac))
+    run(config, inputs, {}, out, silent)
     artifact = store.open(out.commit({}, {}))
     return artifact.table().to_pylist(), artifact.manifest
 
@@ -77,13 +80,24 @@ def test_rows_and_metrics(tmp_path):
     metrics = manifest.metrics
     expected = {"num_groups": 4, "mixed": 1, "all_correct": 1, "all_wrong": 1, "ungradable": 1}
     expected |= {"dropped_groups": 2, "ungradable_responses": 3, "merged_responses": 1}
-    expected |= {"trained_responses": 4, "ungradable_ids": ["broken"], "num_responses": 10}
+    expected |= {"trained_responses": 4, "slight_responses": 0, "num_responses": 10}
+    expected |= {"ungradable_ids": ["broken"]}
     assert {k: metrics[k] for k in expected} == expected
     assert metrics["dropped_because"] == {"all wrong": 1, "without any verdict": 1}
     on_correct = by_key["mixed", 0]["weight"]
     assert metrics["weight_on_correct_frac"] == pytest.approx((1 + on_correct) / 2)
     wrong = by_key["mixed", 1]["weight"]
     assert metrics["effective_sample_size"] == pytest.approx((2 + 1 / (on_correct**2 + wrong**2)) / 2)
+
+
+def test_what_is_too_slight_is_counted(tmp_path):
+    rows, manifest = weigh(tmp_path, min_weight_frac=WeightingConfig().min_weight_frac)
+    weight = {(r["prompt_id"], r["sample_id"]): r["weight"] for r in rows}
+    assert (weight["mixed", 0], weight["mixed", 1]) == (1, 0)
+    counted = {name: manifest.metrics[name] for name in ("trained_responses", "slight_responses")}
+    assert counted == {"trained_responses": 3, "slight_responses": 1}
+    told = {row["what"]: row["value"] for row in summary(manifest.metrics)}
+    assert told["responses of too little weight"] == 1
 
 
 def test_parts_do_not_matter(tmp_path):
