@@ -95,6 +95,11 @@ _LISTED = [
     Arm("k-2", "2 responses per prompt", {"teacher": {"k": 2}}),
     Arm("k-4", "4 responses per prompt", {"teacher": {"k": 4}}),
     # -- a second stage on wrong responses: more steps than the others take ---------------
+    Arm(
+        "more-steps",
+        "then as many steps on right responses alone",
+        {"student": {"negatives": {"kind": "unlikelihood", "strength": 0.0}}},
+    ),
     *(
         Arm(kind, f"then {title} of wrong responses", {"student": {"negatives": {"kind": kind}}})
         for kind, title in (("unlikelihood", "unlikelihood"), ("margin", "a margin"), ("redi", "redi"))

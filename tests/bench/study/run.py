@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,59 @@ from tests.bench.study.setting import Setting, configuration
 SAMPLED_SET = "same"  # further samples are drawn for this set alone
 
 
-PER_PROMPT = "@prompts"
+@dataclass(frozen=True)
+class Variant:
+    """An arm of the product, run in a way that the study adds.
+
+    Args:
+        name: `ARM`, or `ARM@WAY` with one or more of `prompts`, `unpruned` and `lr-X`.
+        arm: the product's arm.
+        equal_tokens: `prompts` puts as many prompts into a step as the reference does, in place
+            of as many tokens.
+        unpruned: keeps every weight, as the default did before the study changed it.
+        second_rate: learning rate of the second stage.
+    """
+
+    name: str
+    arm: compare.Arm
+    equal_tokens: bool = True
+    unpruned: bool = False
+    second_rate: float | None = None
+
+    @property
+    def title(self) -> str:
+        """As in tables."""
+        ways = [] if self.equal_tokens else ["equal prompts"]
+        ways += ["every weight kept"] if self.unpruned else []
+        ways += [] if self.second_rate is None else [f"learning rate {self.second_rate:g}"]
+        return self.arm.title + (f" ({', '.join(ways)})" if ways else "")
+
+    def configured(self, config: DistillConfig) -> DistillConfig:
+        """The run's configuration as this has it."""
+        config = compare.configured(config, self.arm)
+        if self.unpruned:
+            weighting = config.weighting.model_copy(update={"min_weight_frac": 0.0})
+            config = config.model_copy(update={"weighting": weighting})
+        if self.second_rate is not None:
+            negatives = config.student.negatives.model_copy(update={"learning_rate": self.second_rate})
+            student = config.student.model_copy(update={"negatives": negatives})
+            config = config.model_copy(update={"student": student})
+        return config
+
+
+def variant(name: str) -> Variant:
+    """What a name says."""
+    arm, *ways = name.split("@")
+    rates = [float(way.removeprefix("lr-")) for way in ways if way.startswith("lr-")]
+    second_rate = rates[0] if rates else None
+    return Variant(name, compare.find(arm), "prompts" not in ways, "unpruned" in ways, second_rate)
 
 
 def run_all(folder: Path, setting: Setting, arms: Sequence[str], seeds: Sequence[int]) -> None:
     """Run what has no file of results yet, seed by seed.
 
     Args:
-        arms: names; `NAME@prompts` puts as many prompts into a step as the reference does,
-            in place of as many tokens.
+        arms: names as `Variant` explains them.
     """
     (folder / "results").mkdir(exist_ok=True)
     for seed in seeds:
@@ -34,8 +79,7 @@ def run_all(folder: Path, setting: Setting, arms: Sequence[str], seeds: Sequence
                 continue
             runner = runner or Runner(folder, setting, seed)
             began = time.process_time()
-            plain = name.removesuffix(PER_PROMPT)
-            result = runner.run(compare.find(plain), equal_tokens=plain == name) | {"arm": name}
+            result = runner.run(variant(name))
             result["cpu_s"] = round(time.process_time() - began, 1)
             _write(result_file(folder, name, seed), result)
             print(time.strftime("%H:%M:%S"), _line(result), flush=True)
@@ -69,19 +113,21 @@ class Runner:
             chosen.name: self._stage(stages.QUESTIONS, self.config, {}, {"set": chosen.name})
             for chosen in self.config.evaluation.sets
         }
-        _, responses, weights = self._weighed(self.config)
+        # What a step holds was settled while every weight was kept. It stays so, since arms that
+        # were run then are compared with those that came later.
+        _, responses, weights = self._weighed(variant("least-0").configured(self.config))
         load = compare.load_of(self.store.open(responses), self.store.open(weights))
         self.budget = compare.budget_of(self.config.student, load)
 
-    def run(self, arm: compare.Arm, equal_tokens: bool = True) -> dict[str, Any]:
+    def run(self, chosen: Variant) -> dict[str, Any]:
         """Train and measure one arm."""
-        config = compare.configured(self.config, arm)
+        config, arm = chosen.configured(self.config), chosen.arm
         student, tokens = None, 0
         facts: dict[str, Any] = {}
         if arm.trained:
             rewards, responses, weights = self._weighed(config)
             opened = self.store.open(responses), self.store.open(weights)
-            fields = compare.within(self.budget, compare.load_of(*opened)) if equal_tokens else {}
+            fields = compare.within(self.budget, compare.load_of(*opened)) if chosen.equal_tokens else {}
             section = config.student.model_copy(update=fields)
             config = config.model_copy(update={"student": section})
             inputs = {"prompts": self.prompts, "responses": responses, "weights": weights}
@@ -94,7 +140,8 @@ class Runner:
             names += ("weight_on_correct_frac", "merged_responses", "trained_responses")
             facts = {n: opened[1].manifest.metrics[n] for n in names} | {"verdicts": verdicts, **fields}
             facts["loss_last"] = manifest.metrics.get("loss_last")
-        found = {"arm": arm.name, "seed": self.seed, "tokens": tokens, "facts": facts}
+            facts["negatives"] = manifest.metrics.get("negatives")
+        found = {"arm": chosen.name, "seed": self.seed, "tokens": tokens, "facts": facts}
         return found | {"sets": list(self._measured(arm, config, student))}
 
     def _weighed(self, config: DistillConfig) -> tuple[ArtifactRef, ArtifactRef, ArtifactRef]:

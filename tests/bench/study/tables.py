@@ -14,10 +14,11 @@ import pyarrow.parquet as pq
 
 from advdistill_core.compare import ARMS, MAIN, Outcome, accuracies, differences
 from advdistill_core.report.wording import number, percent, points
-from tests.bench.study.run import PER_PROMPT
+from tests.bench.study.run import variant
 
 LEVEL = 0.95
 BASELINES = ("sft-1", "sft-all", "rft", "best-of-k")
+ALL_PROMPTS = "sft-all@prompts"
 _RAW = ("arm", "seed", "set", "sampling", "correct", "unparsed", "truncated", "num_answers", "mean_tokens")
 
 Row = dict[str, Any]
@@ -46,8 +47,14 @@ def _read(folder: Path) -> Iterator[Row]:
         yield json.loads(path.read_text())
 
 
-def _place(arm: str) -> tuple[int, bool]:
-    return [*ARMS].index(arm.removesuffix(PER_PROMPT)), arm.endswith(PER_PROMPT)
+def _place(name: str) -> tuple[Any, ...]:
+    found = variant(name)
+    return (
+        [*ARMS].index(found.arm.name),
+        not found.equal_tokens,
+        found.unpruned,
+        found.second_rate or 0.0,
+    )
 
 
 def _outcome(result: Row, found: Row) -> Outcome:
@@ -95,27 +102,41 @@ def _document(
         f"{first['all_correct']} all correct, {first['all_wrong']} all wrong.\n"
     )
     names = list(dict.fromkeys(row["arm"] for row in shares))
-    main = [name for name in names if name in MAIN]
     yield "## Accuracy, and as a share of the teacher's\n"
     yield "95 % intervals over questions, seeds and samples of a question averaged first.\n"
-    yield from _accuracy_table(shares, main)
+    yield from _accuracy_table(shares, [name for name in names if name in MAIN])
     yield "\n## AdvDistill as configured against the baselines, equal steps and equal tokens\n"
     yield "AdvDistill minus the baseline in points; p by Holm over the baselines of a set.\n"
     yield from _against_baselines(outcomes, "advdistill")
-    yield "\n## AdvDistill with slight weights left out (`pruned`) against the baselines\n"
-    yield from _against_baselines(outcomes, "pruned")
-    yield "\n## Every arm minus AdvDistill as configured\n"
-    yield "Paired difference in points on the same questions and seeds; p by Holm over the arms of a set.\n"
-    chosen = [n for n in names if ARMS[n.removesuffix(PER_PROMPT)].trained and n != "advdistill"]
-    yield from _difference_table(differences(outcomes, "advdistill", LEVEL, chosen), chosen)
-    others = [name for name in names if name not in MAIN and not name.endswith(PER_PROMPT)]
-    yield "\n## One setting at a time, and rewards\n"
-    yield from _accuracy_table(shares, ["advdistill", *others])
-    equal = [name for name in names if name.endswith(PER_PROMPT)]
-    yield "\n## As many prompts in a step, in place of as many tokens\n"
-    yield from _accuracy_table(shares, equal)
+    yield "\n## AdvDistill with every weight kept (`least-0`) against the baselines\n"
+    yield from _against_baselines(outcomes, "least-0")
+    yield from _effects([name for name in names if variant(name).arm.trained], outcomes, shares)
     yield "\n## What each arm trained on\n"
     yield from _spent_table(runs)
+
+
+def _effects(names: Sequence[str], outcomes: Sequence[Outcome], shares: Sequence[Row]) -> Iterator[str]:
+    """Differences of the trained arms by what they are compared with, then their accuracies."""
+    kept = [name for name in names if variant(name).unpruned]
+    later = [name for name in names if variant(name).second_rate is not None]
+    equal = [name for name in names if not variant(name).equal_tokens]
+    plain = [name for name in names if name not in (*kept, *later, *equal, "advdistill")]
+    yield "\n## Every arm minus AdvDistill as configured\n"
+    yield "Paired difference in points on the same questions and seeds; p by Holm over the arms of a set.\n"
+    yield from _difference_table(differences(outcomes, "advdistill", LEVEL, plain), plain)
+    yield "\n## As many prompts in a step, in place of as many tokens: every arm minus SFT on all\n"
+    prompts = [name for name in equal if name != ALL_PROMPTS]
+    yield from _difference_table(differences(outcomes, ALL_PROMPTS, LEVEL, prompts), prompts)
+    yield "\n## Every weight kept: every arm minus AdvDistill with every weight kept\n"
+    yield from _difference_table(differences(outcomes, "least-0", LEVEL, kept), kept)
+    yield "\n## A second stage on wrong responses, minus as many more steps on right ones\n"
+    yield from _second_stage(outcomes, later)
+    yield "\n## One setting at a time, rewards, second stages: accuracy\n"
+    yield from _accuracy_table(shares, ["advdistill", *(n for n in (*plain, *later) if n not in MAIN)])
+    yield "\n## With every weight kept: accuracy\n"
+    yield from _accuracy_table(shares, ["least-0", *kept])
+    yield "\n## With as many prompts in a step: accuracy\n"
+    yield from _accuracy_table(shares, equal)
 
 
 def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
@@ -125,9 +146,19 @@ def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[st
         yield f"| {' | '.join(row)} |"
 
 
+def _second_stage(outcomes: Sequence[Outcome], names: Sequence[str]) -> Iterator[str]:
+    """A table per learning rate; the control has the steps and the rate, and no wrong response."""
+    for rate in sorted({variant(name).second_rate or 0.0 for name in names}):
+        same = [name for name in names if variant(name).second_rate == rate]
+        control = next((name for name in same if variant(name).arm.name == "more-steps"), None)
+        if control is not None:
+            others = [name for name in same if name != control]
+            yield f"\nLearning rate {rate:g}:\n"
+            yield from _difference_table(differences(outcomes, control, LEVEL, others), others)
+
+
 def _title(arm: str) -> str:
-    title = ARMS[arm.removesuffix(PER_PROMPT)].title
-    return f"{title} (equal prompts)" if arm.endswith(PER_PROMPT) else title
+    return variant(arm).title
 
 
 def _places(rows: Sequence[Row]) -> list[tuple[str, str]]:
