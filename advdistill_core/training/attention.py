@@ -18,22 +18,43 @@ from advdistill_core.training.pieces import Piece, cut
 
 NAME = "advdistill_tree"
 
+_kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_kernel_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+
 # What some models' attention adds to the plain one, under transformers' argument names.
 _NOT_PLAIN = ("softcap", "s_aux", "position_bias")
 
 
-@dataclass(frozen=True)
+Pieces = tuple[tuple[Piece, Tensor | None], ...]
+
+
+@dataclass
 class TreeMask:
     """Who sees whom in a micro-batch.
 
     Args:
         pieces: on CPU, with for each piece (n, m + n) what its n tokens see of the m
-            tokens above it and of each other; None for plain causal attention.
+            tokens above it and of each other, as booleans or as numbers that are added to
+            the scores; None for plain causal attention.
         block: FlexAttention's block mask, on GPU.
     """
 
-    pieces: tuple[tuple[Piece, Tensor | None], ...] = ()
+    pieces: Pieces = ()
     block: Any = None
+
+    def pieces_for(self, dtype: torch.dtype) -> Pieces:
+        """With the masks as numbers, made once for all layers (which agree in their type)."""
+        if any(mask is not None and mask.dtype != dtype for _, mask in self.pieces):
+            self.pieces = tuple((piece, _as_numbers(mask, dtype)) for piece, mask in self.pieces)
+        return self.pieces
+
+
+def _as_numbers(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    if mask is None:
+        return None
+    if mask.dtype == torch.bool:
+        return torch.zeros(mask.shape, dtype=dtype).masked_fill_(~mask, -torch.inf)
+    return mask.to(dtype)
 
 
 def sees(ends: Tensor) -> Tensor:
@@ -104,67 +125,84 @@ def tree_attention(
     tree: TreeMask = layout.mask
     if tree.block is not None:
         return _flex(query, key, value, tree.block, scaling), None
-    out: Tensor = _OnPieces.apply(query, key, value, tree.pieces, dropout, scaling)  # type: ignore[no-untyped-call]
+    pieces = tree.pieces_for(query.dtype)
+    if dropout > 0:
+        out = _with_dropout(query, key, value, pieces, dropout, scaling)
+    else:
+        out = _OnPieces.apply(query, key, value, pieces, scaling)  # type: ignore[no-untyped-call]
     return out.transpose(1, 2).contiguous(), None
 
 
 class _OnPieces(torch.autograd.Function):
-    """Attention piece by piece.
+    """Attention piece by piece, without dropout.
 
     The gradients of the keys are added up in one place, where slicing would make autograd
-    fill a tensor of zeros for every piece. The attention itself is computed again for it,
-    which costs little since the pieces hold few pairs.
+    fill a tensor of zeros for every piece. PyTorch's kernel is called under its own name
+    since only so does it give what its backward pass needs: else that would have to
+    compute the attention once more.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, query: Tensor, key: Tensor, value: Tensor, pieces: Any, dropout: float, scale: float | None
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, pieces: Pieces, scale: float | None
     ) -> Tensor:
-        ctx.save_for_backward(query, key, value)
-        ctx.pieces, ctx.scale, ctx.dropout = pieces, scale, dropout
-        ctx.seeds = [int(torch.randint(2**62, ())) if dropout else 0 for _ in pieces]
-        out = torch.empty_like(query)
-        for (piece, mask), seed in zip(pieces, ctx.seeds, strict=True):
-            q, k, v = query[:, :, piece.start : piece.stop], _take(key, piece), _take(value, piece)
-            out[:, :, piece.start : piece.stop] = _attend(q, k, v, mask, dropout, scale, seed)
+        batch, heads, num, width = query.shape
+        wide_key, wide_value = _one_per_query_head(key, heads), _one_per_query_head(value, heads)
+        # In memory as the layer that follows wants it, which then needs no copy.
+        out = query.new_empty(batch, num, heads, width).transpose(1, 2)
+        normalisers = []
+        for piece, mask in pieces:
+            q, k, v = query[:, :, piece.start : piece.stop], _take(wide_key, piece), _take(wide_value, piece)
+            out[:, :, piece.start : piece.stop], normaliser = _kernel(
+                q, k, v, 0.0, mask is None, attn_mask=mask, scale=scale
+            )
+            normalisers.append(normaliser)
+        ctx.save_for_backward(query, key, value, out, *normalisers)
+        ctx.pieces, ctx.scale = pieces, scale
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_out: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value = ctx.saved_tensors
-        d_query, d_key, d_value = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
-        for (piece, mask), seed in zip(ctx.pieces, ctx.seeds, strict=True):
+        query, key, value, out, *normalisers = ctx.saved_tensors
+        heads, key_heads = query.shape[1], key.shape[1]
+        wide_key, wide_value = _one_per_query_head(key, heads), _one_per_query_head(value, heads)
+        d_query, d_key, d_value = (torch.zeros_like(x) for x in (query, wide_key, wide_value))
+        for (piece, mask), normaliser in zip(ctx.pieces, normalisers, strict=True):
             own = slice(piece.start, piece.stop)
-            taken = (query[:, :, own], _take(key, piece), _take(value, piece))
-            with torch.enable_grad():
-                q, k, v = (x.detach().requires_grad_() for x in taken)
-                out = _attend(q, k, v, mask, ctx.dropout, ctx.scale, seed)
-            d_q, d_k, d_v = torch.autograd.grad(out, (q, k, v), d_out[:, :, own])
-            d_query[:, :, own] = d_q
+            d_query[:, :, own], d_k, d_v = _kernel_backward(
+                d_out[:, :, own], query[:, :, own], _take(wide_key, piece), _take(wide_value, piece),
+                out[:, :, own], normaliser, 0.0, mask is None, attn_mask=mask, scale=ctx.scale,
+            )  # fmt: skip
             _give_back(d_key, d_k, piece)
             _give_back(d_value, d_v, piece)
-        return d_query, d_key, d_value, None, None, None
+        return d_query, _per_key_head(d_key, key_heads), _per_key_head(d_value, key_heads), None, None
 
 
-def _attend(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    mask: Tensor | None,
-    dropout: float,
-    scale: float | None,
-    seed: int,
+def _with_dropout(
+    query: Tensor, key: Tensor, value: Tensor, pieces: Pieces, dropout: float, scale: float | None
 ) -> Tensor:
-    groups = query.shape[1] // key.shape[1]
-    if groups > 1:
-        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
-    with torch.random.fork_rng(devices=[], enabled=dropout > 0):
-        if dropout > 0:  # the same draw in the forward and the backward pass
-            torch.manual_seed(seed)
-        return scaled_dot_product_attention(
-            query, key, value, attn_mask=mask, dropout_p=dropout, is_causal=mask is None, scale=scale
+    """The same by ordinary autograd: PyTorch's kernel for CPU knows no dropout."""
+    heads = query.shape[1]
+    key, value = _one_per_query_head(key, heads), _one_per_query_head(value, heads)
+    outs = [
+        scaled_dot_product_attention(
+            query[:, :, piece.start : piece.stop], _take(key, piece), _take(value, piece),
+            attn_mask=mask, dropout_p=dropout, is_causal=mask is None, scale=scale,
         )
+        for piece, mask in pieces
+    ]  # fmt: skip
+    return torch.cat(outs, dim=2)
+
+
+def _one_per_query_head(x: Tensor, heads: int) -> Tensor:
+    """Repeat what several query heads share."""
+    return x if x.shape[1] == heads else x.repeat_interleave(heads // x.shape[1], dim=1)
+
+
+def _per_key_head(x: Tensor, heads: int) -> Tensor:
+    """Add up the gradients of what was repeated."""
+    return x if x.shape[1] == heads else x.unflatten(1, (heads, -1)).sum(2)
 
 
 def _take(x: Tensor, piece: Piece) -> Tensor:

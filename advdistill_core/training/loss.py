@@ -80,12 +80,14 @@ class _WeightedNLL(torch.autograd.Function):
             if bias is not None:
                 logits += bias
             label, coefficient = labels[part, None], coefficients[part, None].to(logits.dtype)
-            normaliser = logits.logsumexp(1, keepdim=True)
-            total += (coefficient * (normaliser - logits.gather(1, label))).sum()
+            logits -= logits.amax(1, keepdim=True)
+            own = logits.gather(1, label)
+            gradient = logits.exp_()  # in the end coefficient * (p - onehot)
+            normaliser = gradient.sum(1, keepdim=True)
+            total += (coefficient * (normaliser.log() - own)).sum()
             if not (needs_hidden or needs_weight or needs_bias):
                 continue
-            gradient = logits.sub_(normaliser).exp_()  # p, then coefficient * (p - onehot)
-            gradient.scatter_add_(1, label, torch.full_like(coefficient, -1.0)).mul_(coefficient)
+            gradient.mul_(coefficient / normaliser).scatter_add_(1, label, -coefficient)
             if d_bias is not None:
                 d_bias += gradient.sum(0)
             gradient = gradient.to(work)

@@ -81,7 +81,7 @@ def main() -> None:
     if action == "both":
         config = BOTH
         paired = helper("test_negatives").pairs(helpers, num_groups=6)
-        job = Job(job.groups, paired, HeldOut((), tuple(helpers.build_groups(5, 3)), RewardsConfig()))
+        job = Job(job.groups, paired, HeldOut((), tuple(helpers.build_groups(5, 7)), RewardsConfig()))
     try:
         fitted = train(model, job, config, folder, progress)
     except AdvDistillError as error:
