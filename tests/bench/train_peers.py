@@ -5,10 +5,11 @@
 needs `trl` in the environment. Each contender is a process of its own that takes whole
 optimizer steps over all rows, so every one's loss must be the same number. Groups are of
 eight responses to one prompt, weights are uniform (TRL knows none), the loss is the token
-mean over completions. Figures are completion tokens per second of processor time in the
-best step with one thread, which other work on the machine disturbs least; with more
-threads, read the wall time. Peak memory is what the process grew by from before its first
-step.
+mean over completions. Contenders take turns for several rounds. Figures are completion
+tokens per second of processor time in the best step of all rounds with one thread, which
+other work on the machine disturbs least, and in brackets the ratio in the round that was
+worst and best for us; with more threads, read the wall time. Peak memory is what the
+process grew by from before its first step.
 
 The default model is a random Llama whose vocabulary is folded to 8192, so that its output layer
 has the share of the work that it has in SmolLM2-135M (a quarter) while a step takes
@@ -236,7 +237,7 @@ def contend(name: str, kind: str, options: argparse.Namespace) -> dict[str, Any]
     }
 
 
-def report(found: dict[str, dict[str, dict[str, Any]]], command: str) -> str:
+def report(found: dict[str, dict[str, list[dict[str, Any]]]], command: str) -> str:
     """The results as Markdown."""
     lines = [
         "# Training beside TRL and plain Trainer", "",
@@ -245,17 +246,41 @@ def report(found: dict[str, dict[str, dict[str, Any]]], command: str) -> str:
     for kind, results in found.items():
         ours = results["ours"]
         lines += [
-            f"## {kind}: prompts of {ours['prompt']:.0f} tokens, responses of {ours['completion']:.0f}", "",
+            f"## {kind}: prompts of {ours[0]['prompt']:.0f} tokens, responses of {ours[0]['completion']:.0f}",
+            "",
             "| trainer | completion tokens per CPU second | ours is faster | in wall time | peak MB | loss |",
             "|---|---|---|---|---|---|",
-        ]  # fmt: skip
-        for name, r in results.items():
+        ]
+        for name, rounds in results.items():
+            rates = [r["cpu_s"] / o["cpu_s"] for r, o in zip(rounds, ours, strict=True)]
+            faster = best(rounds, "cpu_s") / best(ours, "cpu_s")
             lines.append(
-                f"| {name} | {r['tokens'] / r['cpu_s']:.0f} | {r['cpu_s'] / ours['cpu_s']:.2f} x | "
-                f"{r['wall_s'] / ours['wall_s']:.2f} x | {r['peak_mb']:.0f} | {r['losses'][0]:.5f} |"
+                f"| {name} | {rounds[0]['tokens'] / best(rounds, 'cpu_s'):.0f} | "
+                f"{faster:.2f} x ({min(rates):.2f} to {max(rates):.2f}) | "
+                f"{best(rounds, 'wall_s') / best(ours, 'wall_s'):.2f} x | "
+                f"{max(r['peak_mb'] for r in rounds):.0f} | {rounds[0]['losses'][0]:.5f} |"
             )
         lines.append("")
     return "\n".join(lines)
+
+
+def best(rounds: list[dict[str, Any]], name: str) -> float:
+    """The least of all rounds."""
+    return float(min(r[name] for r in rounds))
+
+
+def run_contender(name: str, kind: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Run one contender in a process of its own."""
+    command = [sys.executable, __file__, str(options.data), "--kinds", kind, "--contender", name]
+    for option in ("groups", "steps", "threads", "model"):
+        command += [f"--{option}", str(getattr(options, option))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+    if not lines:
+        sys.exit(f"{name} on {kind} failed:\n{done.stderr[-3000:]}")
+    result: dict[str, Any] = json.loads(lines[-1][7:])
+    print(kind, name, result, flush=True)
+    return result
 
 
 def main() -> None:
@@ -263,6 +288,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--groups", type=int, default=4)
     parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--model", default=SMALL, help="or a model, such as smollm2-135m-instruct")
     parser.add_argument("--kinds", default="gsm8k,mmlu_pro,math")
@@ -273,21 +299,17 @@ def main() -> None:
         got = contend(options.contender, options.kinds, options)
         print("RESULT " + json.dumps(got))
         return
-    found: dict[str, dict[str, dict[str, Any]]] = {}
+    found: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for kind in options.kinds.split(","):
-        found[kind] = {}
-        for name in PEERS:
-            command = [sys.executable, __file__, str(options.data), "--kinds", kind, "--contender", name]
-            command += ["--groups", str(options.groups), "--steps", str(options.steps)]
-            command += ["--threads", str(options.threads), "--model", options.model]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
-            if not lines:
-                sys.exit(f"{name} on {kind} failed:\n{done.stderr[-3000:]}")
-            found[kind][name] = json.loads(lines[-1][7:])
-            print(kind, name, found[kind][name], flush=True)
+        found[kind] = {name: [] for name in PEERS}
+        for _ in range(options.rounds):
+            for name in PEERS:
+                found[kind][name].append(run_contender(name, kind, options))
+        losses = [r["losses"][0] for rounds in found[kind].values() for r in rounds]
+        if max(losses) - min(losses) > 1e-4:
+            sys.exit(f"{kind}: the contenders' losses differ: {losses}")
     used = f"python tests/bench/train_peers.py DATA --groups {options.groups} --steps {options.steps}"
-    used += f" --threads {options.threads} --model {options.model}"
+    used += f" --rounds {options.rounds} --threads {options.threads} --model {options.model}"
     text = report(found, used)
     print(text)
     if options.out:
