@@ -75,9 +75,7 @@ def run_in_child(
         finally:
             end_group(child, _GRACE_S)  # it may checkpoint first
         if result is None:
-            raise StageError(
-                f"stage {stage.name}: its process ended with {_death(child.returncode)}.\n{_tail(log)}"
-            )
+            raise _died(stage, child.returncode, _tail(log))
         return result
 
 
@@ -85,7 +83,10 @@ def _follow(events: IO[str], progress: Progress) -> ArtifactRef | None:
     """Read the child's messages until it closes the pipe."""
     result = None
     for line in events:
-        message = json.loads(line)
+        try:
+            message = json.loads(line)
+        except ValueError:  # the last line of a process that was killed
+            continue
         if "event" in message:
             progress(Event.model_validate(message["event"]))
         elif "result" in message:
@@ -96,8 +97,15 @@ def _follow(events: IO[str], progress: Progress) -> ArtifactRef | None:
     return result
 
 
-def _death(returncode: int) -> str:
-    return f"signal {signal.Signals(-returncode).name}" if returncode < 0 else f"exit code {returncode}"
+def _died(stage: Stage, returncode: int, tail: str) -> StageError:
+    """What to say of a process that ended without a word."""
+    end = f"signal {signal.Signals(-returncode).name}" if returncode < 0 else f"exit code {returncode}"
+    text = f"stage {stage.name}: its process ended with {end}."
+    if returncode == -signal.SIGKILL:
+        text += " The kernel does that when memory runs out."
+    if returncode < 0:
+        text += " What was finished is kept, the same command continues."
+    return StageError(f"{text}\n{tail}" if tail else text)
 
 
 def _tail(log: IO[bytes]) -> str:

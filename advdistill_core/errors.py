@@ -4,6 +4,8 @@
 (exit code 1). Arguments are passed to `Exception` unchanged, so pickling needs no help.
 """
 
+import errno
+
 
 class AdvDistillError(Exception):
     """Base of every error raised on purpose by this project."""
@@ -43,6 +45,10 @@ class StageError(AdvDistillError, RuntimeError):
     """A stage could not finish; what it had completed stays for the next attempt."""
 
 
+class MachineError(StageError):
+    """The disk, the memory or the network failed; the same command continues when it is mended."""
+
+
 class ContaminationError(StageError):
     """Training texts repeat evaluation questions, and the configuration says to stop then."""
 
@@ -53,3 +59,37 @@ class BudgetError(StageError):
 
 class ErrorRateError(StageError):
     """More items failed (timeouts, refused requests) than `max_error_frac` allows."""
+
+
+_REMEDIES = {
+    errno.ENOSPC: "Free some space",
+    errno.EDQUOT: "Free some space",
+    errno.EFBIG: "Allow larger files",
+    errno.EROFS: "Make it writable",
+    errno.EACCES: "Make it writable",
+    errno.EPERM: "Make it writable",
+    errno.ENOMEM: "Free some memory, or lower the batch sizes",
+    errno.EMFILE: "Allow more open files (ulimit -n)",
+    errno.ESTALE: "Bring it back",
+}
+_NO_MEMORY = ("can't allocate memory", "cannot allocate memory", "can't start new thread", "out of memory")
+
+
+def machine_error(what: str, error: BaseException) -> MachineError | None:
+    """The one line for a failure of the machine; None if an error is something else.
+
+    Args:
+        what: who failed, e.g. `stage load`.
+    """
+    if isinstance(error, OSError):
+        reason, number = str(error) or type(error).__name__, error.errno
+    elif isinstance(error, MemoryError) or any(text in str(error).lower() for text in _NO_MEMORY):
+        reason, number = f"out of memory ({_first_line(error)})", errno.ENOMEM
+    else:
+        return None
+    remedy = _REMEDIES.get(number or 0, "Mend that")
+    return MachineError(f"{what}: {reason}. {remedy}; what was finished is kept, the same command continues.")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

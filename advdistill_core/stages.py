@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from advdistill_core.config import DistillConfig
+from advdistill_core.errors import AdvDistillError, machine_error
 from advdistill_core.progress import Event, Progress, silent
 from advdistill_core.store import Artifact, ArtifactRef, ArtifactWriter, Store, fingerprint
 
@@ -231,10 +232,34 @@ def run_stage(
 
     Returns:
         A reference whose `outcome` says whether the stage ran, was resumed or was cached.
+
+    Raises:
+        MachineError: the disk, the memory or the store failed.
+        AdvDistillError: what the stage raises.
     """
+    try:
+        return _run_stage(stage, config, inputs, store, params, progress)
+    except (OSError, MemoryError, RuntimeError) as error:  # torch's own out-of-memory is the last
+        if (
+            isinstance(error, AdvDistillError)
+            or (told := machine_error(f"stage {stage.name}", error)) is None
+        ):
+            raise
+        raise told from error
+
+
+def _run_stage(
+    stage: Stage,
+    config: DistillConfig,
+    inputs: Mapping[str, ArtifactRef],
+    store: Store,
+    params: Mapping[str, Any] | None,
+    progress: Progress,
+) -> ArtifactRef:
     plan = plan_stage(stage, config, inputs, store, params)
     found = store.find(stage.name, plan.fingerprint)
     if found:
+        store.tidy(found)
         return found
 
     def waiting() -> None:

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from advdistill_core.errors import AdvDistillError, InputError
+from advdistill_core.errors import AdvDistillError, InputError, machine_error
 from flows import roots, usage
 from flows.commands import compare, estimate, grading, serve
 from flows.options import AsJson, FromStage, Overrides, Recipe, RecipeIfAny, Root
@@ -176,6 +176,8 @@ def guarded(command: Callable[..., Any]) -> int:
         return _say(error, 2)
     except AdvDistillError as error:
         return _say(error, 1)
+    except (OSError, MemoryError) as error:
+        return _say(machine_error("the run", error), 1)
     except KeyboardInterrupt:
         code = _INTERRUPTED
     except SystemExit as exit_:

@@ -112,6 +112,12 @@ class Store:
                 return f"{part.name} was altered"
         return None
 
+    def tidy(self, ref: ArtifactRef) -> None:
+        """Remove what a producer that was killed after its manifest had no time to remove."""
+        work = f"{ref.stage}/{ref.fingerprint}/work"
+        if self.files.is_local and os.path.isdir(self.files.path(work)):
+            self.files.remove(work)
+
     def open(self, ref: ArtifactRef) -> "Artifact":
         """Open an artifact for reading.
 
@@ -294,6 +300,7 @@ class ArtifactWriter:
             metrics=self._metrics,
         )
         files = self.store.files
+        files.keep_only(self.folder, {part.name for part in self._parts} | {"manifest.json", "work"})
         files.write(f"{self.folder}/manifest.json", manifest.model_dump_json(indent=1).encode())
         files.remove(f"{self.folder}/work")
         return self.store._ref(manifest, outcome)

@@ -1,10 +1,13 @@
 """Files under one root, local or on an object store, written whole or not at all."""
 
+import contextlib
+import errno
 import hashlib
 import os
 import shutil
 import tempfile
 import uuid
+from collections.abc import Collection
 from pathlib import Path
 from typing import IO, Any
 
@@ -28,12 +31,39 @@ class Files:
         self.is_local = isinstance(self.fs, LocalFileSystem)
         self.root = os.path.abspath(path) if self.is_local else path.rstrip("/")
         self.uri = self.root if self.is_local else self.fs.unstrip_protocol(self.root)
+        self._place = self._found()
 
     def path(self, name: str) -> str:
         """The full path of a name; names cannot leave the root."""
         if name.startswith("/") or ".." in name.split("/"):
             raise ValueError(f"name {name!r}: expected a path inside the root.")
         return f"{self.root}/{name}"
+
+    def _found(self) -> tuple[int, int] | None:
+        """Device and inode of a local root; None where it is not there."""
+        if not self.is_local:
+            return None
+        try:
+            stat = os.stat(self.root)
+        except OSError:
+            return None
+        return stat.st_dev, stat.st_ino
+
+    def _make_folder(self, folder: Path) -> None:
+        """Make a folder below the local root, and the root itself only if it never was there.
+
+        Raises:
+            OSError: the root was there and is gone, or another folder has its place (a disk that
+                was unmounted): what would be written there would be lost.
+        """
+        found = self._found()
+        if found is None and self._place is None:
+            Path(self.root).mkdir(parents=True, exist_ok=True)
+            found = self._found()
+        self._place = self._place or found
+        if found != self._place:
+            raise OSError(errno.ESTALE, "the root is gone, or not the folder that it was", self.root)
+        folder.mkdir(parents=True, exist_ok=True)
 
     def exists(self, name: str) -> bool:
         return bool(self.fs.exists(self.path(name)))
@@ -61,7 +91,7 @@ class Files:
             self.fs.pipe(self.path(name), data)
             return
         target = Path(self.path(name))
-        target.parent.mkdir(parents=True, exist_ok=True)
+        self._make_folder(target.parent)
         temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
         try:
             with open(temporary, "wb") as file:
@@ -70,7 +100,7 @@ class Files:
                 os.fsync(file.fileno())
             os.replace(temporary, target)
         finally:
-            temporary.unlink(missing_ok=True)
+            _drop(temporary)
 
     def put(self, name: str, source: Path) -> None:
         """Move a finished local file under `name`."""
@@ -79,7 +109,7 @@ class Files:
             source.unlink()
             return
         target = Path(self.path(name))
-        target.parent.mkdir(parents=True, exist_ok=True)
+        self._make_folder(target.parent)
         with open(source, "rb") as file:
             os.fsync(file.fileno())
         if source.stat().st_dev == target.parent.stat().st_dev:
@@ -90,7 +120,7 @@ class Files:
             shutil.copyfile(source, temporary)
             os.replace(temporary, target)
         finally:
-            temporary.unlink(missing_ok=True)
+            _drop(temporary)
         source.unlink()
 
     def size_and_stamp(self, name: str) -> tuple[int, str] | None:
@@ -137,9 +167,23 @@ class Files:
         if self.fs.exists(path):
             self.fs.rm(path, recursive=True)
 
+    def keep_only(self, folder: str, names: Collection[str]) -> None:
+        """Remove what else lies in a local folder: files that a kill left half-written."""
+        path = Path(self.path(folder))
+        if not self.is_local or not path.is_dir():
+            return
+        kept = {name.split("/")[0] for name in names}
+        for found in path.iterdir():
+            if found.name not in kept:
+                _remove_local(found)
+
     def local_folder(self, name: str) -> Path:
         """A folder that libraries can write to: under the root when that is local."""
-        folder = Path(self.path(name)) if self.is_local else self._scratch() / name
+        if self.is_local:
+            folder = Path(self.path(name))
+            self._make_folder(folder)
+            return folder
+        folder = self._scratch() / name
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
@@ -175,6 +219,12 @@ def _file_system(root: str) -> tuple[Any, str]:
             f'{error}. For s3://: pip install "advdistill[s3]".',
         ) from error
     return fs, path
+
+
+def _drop(temporary: Path) -> None:
+    """Remove a file if it is there; where that fails, so did the writing, which tells more."""
+    with contextlib.suppress(OSError):
+        temporary.unlink(missing_ok=True)
 
 
 def _remove_local(path: Path) -> None:

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from advdistill_core.errors import ArtifactError
 
 SCHEMA_VERSION = "1"
-ROWS_PER_PART = 50_000
+ROWS_PER_PART = 10_000  # what a stage holds of a table while it writes or reads it
 
 _message = pa.struct([("role", pa.string()), ("content", pa.string())])
 
@@ -148,7 +148,14 @@ def in_parts(tables: Iterable[pa.Table], rows_per_part: int = ROWS_PER_PART) -> 
             count += head.num_rows
             table = table.slice(head.num_rows)
             if count == rows_per_part:
-                yield pa.concat_tables(pending).combine_chunks()
-                pending, count = [], 0
+                count = 0
+                yield _joined(pending)
     if pending:
-        yield pa.concat_tables(pending).combine_chunks()
+        yield _joined(pending)
+
+
+def _joined(pending: list[pa.Table]) -> pa.Table:
+    """One table of all, which are let go of."""
+    table = pa.concat_tables(pending).combine_chunks()
+    pending.clear()
+    return table
