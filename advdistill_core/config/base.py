@@ -75,3 +75,14 @@ def setting(default: Any, title: str, description: str, *, affects_result: bool 
     else:
         bounds["default"] = default
     return Field(title=title, description=description, json_schema_extra=extra, **bounds)
+
+
+def device_setting() -> Any:
+    """Where a model of this section is computed."""
+    return setting(
+        "auto",
+        "Device",
+        "auto, cpu, cuda or cuda:N.",
+        affects_result=False,
+        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+    )

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
-from advdistill_core.config.base import Section, setting
+from advdistill_core.config.base import Section, device_setting, setting
 from advdistill_core.config.prompts import PromptSource
 from advdistill_core.config.teacher import DType
 
@@ -62,13 +62,7 @@ class EvaluationConfig(Section):
     seed: int = setting(0, "Seed", "Seed of the sampling.", ge=0)
     confidence: float = setting(0.95, "Confidence", "Level of the intervals (0 to 1).", gt=0.5, lt=1)
     dtype: DType = setting("auto", "Data type", "Number type of the weights; auto: float32 on CPU.")
-    device: str = setting(
-        "auto",
-        "Device",
-        "auto, cpu, cuda or cuda:N.",
-        affects_result=False,
-        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
-    )
+    device: str = device_setting()
     batch_size: int = setting(
         64, "Batch size", "Responses generated at once.", affects_result=False, ge=1, le=65536
     )

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import field_validator, model_validator
 
-from advdistill_core.config.base import Section, setting
+from advdistill_core.config.base import Section, device_setting, setting
 from advdistill_core.config.teacher import DType
 from advdistill_core.errors import InputError
 
@@ -143,13 +143,7 @@ class StudentConfig(Section):
     )
     seed: int = setting(0, "Seed", "Seed of the data order and of dropout.", ge=0)
     dtype: DType = setting("auto", "Data type", "Number type of the computation; auto: float32 on CPU.")
-    device: str = setting(
-        "auto",
-        "Device",
-        "auto, cpu, cuda or cuda:N.",
-        affects_result=False,
-        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
-    )
+    device: str = device_setting()
     batch_tokens: int = setting(
         4096, "Tokens per micro-batch", "Packed tokens computed at once.", affects_result=False, ge=16
     )

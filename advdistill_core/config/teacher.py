@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
-from advdistill_core.config.base import Section, setting
+from advdistill_core.config.base import Section, device_setting, setting
 from advdistill_core.config.teaching import BudgetConfig, Example, MixtureTeacher, PricesConfig
 from advdistill_core.config.vllm import VllmConfig
 
@@ -53,13 +53,7 @@ class TeacherConfig(Section):
     max_new_tokens: int = setting(256, "Max new tokens", "Longest response, in tokens.", ge=1)
     seed: int = setting(0, "Seed", "Seed of the sampling.", ge=0)
     dtype: DType = setting("auto", "Data type", "Number type of the weights; auto: float32 on CPU.")
-    device: str = setting(
-        "auto",
-        "Device",
-        "auto, cpu, cuda or cuda:N.",
-        affects_result=False,
-        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
-    )
+    device: str = device_setting()
     batch_size: int = setting(
         64, "Batch size", "Responses generated at once.", affects_result=False, ge=1, le=65536
     )
