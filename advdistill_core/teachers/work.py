@@ -197,7 +197,7 @@ class Generation:
     def prompt_chunks(self) -> Iterator[list[Row]]:
         pending: list[Row] = []
         for part in self.prompts.tables("train"):
-            for batch in part.select(["prompt_id", "messages", "reference_answer"]).to_batches(4096):
+            for batch in part.select(["prompt_id", "messages", "reference_answer"]).to_batches(256):
                 pending += batch.to_pylist()
                 while len(pending) >= self.config.shard_size:
                     yield pending[: self.config.shard_size]

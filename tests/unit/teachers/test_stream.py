@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from advdistill_core.config import DistillConfig
@@ -117,3 +118,35 @@ def test_memory_does_not_grow_with_the_prompts(
     print(f"peaks of {peaks} bytes")
     # A prompt with its responses takes 7 kB; what grows is names of files and shards.
     assert peaks[1] - peaks[0] < 1000 * 1000
+
+
+def test_the_table_is_written_as_it_comes(tmp_path: Path) -> None:
+    """With parts of their real size: three times the rows, no more memory."""
+    peaks = []
+    pool = pa.default_memory_pool()
+    for num_shards in (200, 600):
+        counted = pa.proxy_memory_pool(pool)
+        pa.set_memory_pool(counted)
+        try:
+            out = Store(str(tmp_path)).begin("generate", "1", f"{num_shards:032d}", "responses")
+            out.write_tables(shard(number) for number in range(num_shards))
+            assert out.commit({}, {}).rows == num_shards * 128
+            peaks.append(counted.max_memory())
+        finally:
+            pa.set_memory_pool(pool)
+    print(f"peaks of {peaks} bytes")
+    assert peaks[1] < 1.2 * peaks[0]
+
+
+def shard(number: int) -> pa.Table:
+    chance = random.Random(number)
+    return tables.from_rows(
+        (
+            {
+                "prompt_id": f"{number}-{i // 4}", "sample_id": i % 4, "text": chance.randbytes(100).hex(),
+                "finish_reason": "stop", "num_tokens": 50, "teacher": "m", "seed": i, "request_hash": "x",
+            }
+            for i in range(128)
+        ),
+        tables.RESPONSES,
+    )  # fmt: skip
