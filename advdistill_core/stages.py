@@ -240,10 +240,8 @@ def run_stage(
     try:
         return _run_stage(stage, config, inputs, store, params, progress)
     except (OSError, MemoryError, RuntimeError) as error:  # torch's own out-of-memory is the last
-        if (
-            isinstance(error, AdvDistillError)
-            or (told := machine_error(f"stage {stage.name}", error)) is None
-        ):
+        told = None if isinstance(error, AdvDistillError) else machine_error(f"stage {stage.name}", error)
+        if told is None:
             raise
         raise told from error
 

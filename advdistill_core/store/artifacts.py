@@ -1,16 +1,18 @@
 """Artifacts: what a stage leaves behind, whole or not at all, verified before reuse."""
 
+import contextlib
 import hashlib
 import os
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from advdistill_core import __version__
 from advdistill_core.errors import ArtifactError
@@ -54,6 +56,28 @@ class Manifest(BaseModel):
     seconds: float
     tokens: dict[str, int]
     metrics: dict[str, Any]
+    seal: str = Field("", description="sha256 of this file with an empty seal; none in older ones.")
+
+    def to_file(self) -> bytes:
+        """The manifest as it is written, sealed."""
+        seal = hashlib.sha256(self._with_seal("")).hexdigest()
+        return self._with_seal(seal)
+
+    def _with_seal(self, seal: str) -> bytes:
+        return self.model_copy(update={"seal": seal}).model_dump_json(indent=1).encode()
+
+    @classmethod
+    def of_file(cls, body: bytes) -> "Manifest":
+        """Read a manifest.
+
+        Raises:
+            ValueError: it is torn or altered.
+        """
+        found = cls.model_validate_json(body)
+        unsealed = body.replace(f'"seal": "{found.seal}"'.encode(), b'"seal": ""')
+        if found.seal and hashlib.sha256(unsealed).hexdigest() != found.seal:
+            raise ValueError("its seal does not fit")
+        return found
 
     def content_hash(self, prefix: str = "") -> str:
         """Hash of the parts whose name starts with `prefix`; times and places play no role."""
@@ -85,8 +109,8 @@ class Store:
     def manifest(self, stage: str, fingerprint: str) -> Manifest | None:
         """The manifest of an artifact, or None if there is none that can be read."""
         try:
-            return Manifest.model_validate_json(self.files.read(f"{stage}/{fingerprint}/manifest.json"))
-        except (FileNotFoundError, ValidationError):
+            return Manifest.of_file(self.files.read(f"{stage}/{fingerprint}/manifest.json"))
+        except (FileNotFoundError, ValueError):
             return None
 
     def find(self, stage: str, fingerprint: str) -> ArtifactRef | None:
@@ -111,6 +135,13 @@ class Store:
             ) != part.sha256:
                 return f"{part.name} was altered"
         return None
+
+    def distrust(self, manifest: Manifest) -> None:
+        """Let whoever asks for an artifact next compare checksums, since bytes of it were altered."""
+        parts = [part.model_copy(update={"stamp": ""}) for part in manifest.parts]
+        doubted = manifest.model_copy(update={"parts": parts})
+        with contextlib.suppress(OSError):  # a store that cannot be written is not mended either
+            self.files.write(f"{manifest.stage}/{manifest.fingerprint}/manifest.json", doubted.to_file())
 
     def tidy(self, ref: ArtifactRef) -> None:
         """Remove what a producer that was killed after its manifest had no time to remove."""
@@ -165,8 +196,7 @@ class Artifact:
         """The Parquet parts whose name starts with `prefix`, one at a time, in order."""
         for part in sorted(self.manifest.parts, key=lambda p: p.name):
             if part.name.startswith(prefix) and part.name.endswith(".parquet"):
-                name = f"{self.folder}/{part.name}"
-                yield tables.decode(self.store.files.read(name), name)
+                yield tables.decode(self._read(part), f"{self.folder}/{part.name}")
 
     def table(self, prefix: str = "") -> pa.Table:
         """All chosen parts as one table (for tables that fit in memory)."""
@@ -176,13 +206,50 @@ class Artifact:
         return pa.concat_tables(parts)
 
     def file(self, name: str) -> bytes:
-        return self.store.files.read(f"{self.folder}/{name}")
+        """One part's bytes.
+
+        Raises:
+            ArtifactError: there is no such part, or it was altered.
+        """
+        part = next((part for part in self.manifest.parts if part.name == name), None)
+        if part is None:
+            raise ArtifactError(f"artifact {self.folder}: got no part {name!r}, expected one.")
+        return self._read(part)
+
+    def _read(self, part: Part) -> bytes:
+        """A part as its manifest describes it: size and stamp do not tell of a bit that flipped.
+
+        Raises:
+            ArtifactError: it was altered; whoever asks for the artifact next makes it anew.
+        """
+        try:
+            data = self.store.files.read(f"{self.folder}/{part.name}")
+        except FileNotFoundError:
+            data = b""
+        self._check(part, hashlib.sha256(data).hexdigest())
+        return data
+
+    def _check(self, part: Part, sha256: str) -> None:
+        if sha256 != part.sha256:
+            self.store.distrust(self.manifest)
+            raise ArtifactError(
+                f"artifact {self.folder}, {part.name}: got missing or altered bytes, expected those of its "
+                "manifest. The same command makes it anew."
+            )
 
     def local_path(self) -> Path:
-        """The artifact as a local folder, fetched first when the root is remote."""
+        """The artifact as a local folder, fetched first when the root is remote.
+
+        Raises:
+            ArtifactError: a part was altered.
+        """
         files = self.store.files
         if files.is_local:
-            return Path(files.path(self.folder))
+            folder = Path(files.path(self.folder))
+            for part in self.manifest.parts:
+                found = folder / part.name
+                self._check(part, _known_sha256(found) if found.is_file() else "")
+            return folder
         target = files.local_folder(self.folder)
         for part in self.manifest.parts:
             copy = target / part.name
@@ -193,6 +260,17 @@ class Artifact:
             files.fs.get_file(files.path(f"{self.folder}/{part.name}"), str(fetched))
             os.replace(fetched, copy)
         return target
+
+
+def _known_sha256(path: Path) -> str:
+    """The checksum of a file, computed once while its size and stamp stay."""
+    stat = path.stat()
+    return _sha256_of(path, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=1024)
+def _sha256_of(path: Path, size_bytes: int, stamp_ns: int) -> str:
+    return _sha256(path)
 
 
 def _sha256(path: Path) -> str:
@@ -301,7 +379,7 @@ class ArtifactWriter:
         )
         files = self.store.files
         files.keep_only(self.folder, {part.name for part in self._parts} | {"manifest.json", "work"})
-        files.write(f"{self.folder}/manifest.json", manifest.model_dump_json(indent=1).encode())
+        files.write(f"{self.folder}/manifest.json", manifest.to_file())
         files.remove(f"{self.folder}/work")
         return self.store._ref(manifest, outcome)
 
