@@ -1,0 +1,39 @@
+"""The laboratory of the fault tests."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+for folder in ("", "injected"):
+    sys.path.insert(0, str(Path(__file__).parent / folder))
+from lab import Lab  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
+    import torch
+
+    torch.set_num_threads(1)  # as the processes that it starts
+    return Lab(tmp_path_factory.mktemp("faults"))
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A place for a store."""
+    return tmp_path / "store"
+
+
+@pytest.fixture(scope="session")
+def clock(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A library that, preloaded, moves the clock of a process."""
+    import subprocess
+
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("there is no C compiler")
+    made = tmp_path_factory.mktemp("clock") / "clock.so"
+    source = Path(__file__).parent / "injected" / "clock.c"
+    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", made, source, "-ldl"], check=True)
+    return made
