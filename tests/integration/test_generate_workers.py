@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -97,6 +98,41 @@ class Crew:
         return found
 
 
+class Meeting:
+    """Nobody is answered before all endpoints have been asked.
+
+    A worker that starts some seconds after the other, on a busy machine, changes nothing.
+    """
+
+    def __init__(self, expected: int) -> None:
+        self.expected = expected
+        self.urls: set[str] = set()
+        self.is_full = threading.Event()
+
+    def join(self, url: str) -> None:
+        self.urls.add(url)
+        if len(self.urls) == self.expected:
+            self.is_full.set()
+        assert self.is_full.wait(60), f"only {self.urls} were asked"
+
+
+class Together(CountingEndpoint):
+    """An endpoint of a meeting."""
+
+    def __init__(self, meeting: Meeting, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.meeting = meeting
+
+    def answer(self, body: dict[str, Any]) -> bytes:
+        self.meeting.join(self.url)
+        return super().answer(body)
+
+
+def two_endpoints(seconds: float) -> tuple[Together, Together]:
+    meeting = Meeting(2)
+    return Together(meeting, seconds, at_once=4), Together(meeting, seconds, at_once=4)
+
+
 def seconds_of(*servers: CountingEndpoint) -> float:
     """From the first request to the last answer, and forget them."""
     times = [time for server in servers for time in server.times]
@@ -107,11 +143,12 @@ def seconds_of(*servers: CountingEndpoint) -> float:
 
 def test_two_workers_are_about_twice_as_fast(tmp_path: Path) -> None:
     num = 64
-    with CountingEndpoint(0.5, at_once=4) as one, CountingEndpoint(0.5, at_once=4) as two:
-        Crew(tmp_path / "alone", num, [one.url], 1).wait()
-        alone_s = seconds_of(one)
-        assert one.num_asked == num * K
-        one.asked.clear()
+    with CountingEndpoint(0.5, at_once=4) as alone:
+        Crew(tmp_path / "alone", num, [alone.url], 1).wait()
+        alone_s = seconds_of(alone)
+        assert alone.num_asked == num * K
+    one, two = two_endpoints(0.5)
+    with one, two:
         together = Crew(tmp_path / "together", num, [one.url, two.url], 2)
         together.wait()
         together_s = seconds_of(one, two)
@@ -127,7 +164,8 @@ def test_two_workers_are_about_twice_as_fast(tmp_path: Path) -> None:
 @pytest.mark.parametrize("victim", ["leader", pytest.param("helper", marks=pytest.mark.slow)])
 def test_one_is_killed_and_the_other_finishes_all(tmp_path: Path, victim: str) -> None:
     num = 120
-    with CountingEndpoint(0.2, at_once=4) as one, CountingEndpoint(0.2, at_once=4) as two:
+    one, two = two_endpoints(0.2)
+    with one, two:
         crew = Crew(tmp_path, num, [one.url, two.url], 2)
         crew.until(lambda: min(one.num_asked, two.num_asked) >= 16)
         held = {p.pid: holds_the_lock(p.pid, tmp_path) for p in crew.processes}
@@ -158,7 +196,8 @@ def holds_the_lock(pid: int, root: Path) -> bool:
 def test_a_worker_that_does_not_get_on_is_no_obstacle(tmp_path: Path) -> None:
     """Stopped, not killed: it keeps its claims, and its shards are made without it."""
     num = 120
-    with CountingEndpoint(0.2, at_once=4) as one, CountingEndpoint(0.2, at_once=4) as two:
+    one, two = two_endpoints(0.2)
+    with one, two:
         crew = Crew(tmp_path, num, [one.url, two.url], 2, stalled_after_s=2.0)
         crew.until(lambda: min(one.num_asked, two.num_asked) >= 8)
         helper = next(p for p in crew.processes if not holds_the_lock(p.pid, tmp_path))
