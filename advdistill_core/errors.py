@@ -71,6 +71,7 @@ _REMEDIES = {
     errno.ENOMEM: "Free some memory, or lower the batch sizes",
     errno.EMFILE: "Allow more open files (ulimit -n)",
     errno.ESTALE: "Bring it back",
+    errno.ETIMEDOUT: "Bring it back",
 }
 _NO_MEMORY = ("can't allocate memory", "cannot allocate memory", "can't start new thread", "out of memory")
 

@@ -3,6 +3,7 @@
 import difflib
 import importlib.util
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from advdistill_core import models, prompts, stages
@@ -38,6 +39,9 @@ def precheck(config: DistillConfig, make_root: bool = True) -> None:
     files = Files(config.storage.root)
     if files.is_local:
         roots.check_writable(Path(files.root))
+    else:
+        files.fs.patience_s = 0.0  # a wrong address is told at once
+        _try_remote_root(files, lambda: files.exists(".probe"))
     _check_settings(config)
     for section, teacher in teachers(config.teacher):
         if teacher.backend == "transformers":
@@ -56,7 +60,7 @@ def precheck(config: DistillConfig, make_root: bool = True) -> None:
     if make_root and files.is_local:
         _make_root(Path(files.root))
     elif make_root:
-        _check_remote_root(files)
+        _try_remote_root(files, lambda: files.write(".probe", b"advdistill"))
 
 
 def check_prompts(config: DistillConfig) -> None:
@@ -168,10 +172,10 @@ def _make_root(root: Path) -> None:
         ) from error
 
 
-def _check_remote_root(files: Files) -> None:
-    """Write a few bytes: the bucket exists, is reachable and lets us."""
+def _try_remote_root(files: Files, attempt: Callable[[], object]) -> None:
+    """Look, or write a few bytes: the bucket exists, is reachable and lets us."""
     try:
-        files.write(".probe", b"advdistill")
+        attempt()
     except Exception as error:  # file systems have errors of their own
         raise InputError(
             "storage.root",

@@ -62,8 +62,10 @@ def is_held(files: Files, name: str) -> bool:
 def _take(files: Files, folder: str, on_wait: Callable[[], None] | None, lease_s: float) -> int:
     seen, since, waited = b"", time.monotonic(), False
     while True:
+        asked = time.monotonic()
         number, body = _latest(files, folder)
-        if body != seen:
+        # A store that did not answer has told nothing of the holder, who could not renew either.
+        if body != seen or time.monotonic() - asked > lease_s / _RENEWALS_PER_LEASE:
             seen, since = body, time.monotonic()
         if not _holds(body) or time.monotonic() - since > lease_s:
             if files.create(_path(folder, number + 1), _body(held=True)):

@@ -15,6 +15,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from advdistill_core.errors import ArtifactError, InputError
+from advdistill_core.store.patient import Patient
 
 _CHUNK_BYTES = 1 << 20
 
@@ -27,8 +28,9 @@ class Files:
     """
 
     def __init__(self, root: str) -> None:
-        self.fs, path = _file_system(root)
-        self.is_local = isinstance(self.fs, LocalFileSystem)
+        fs, path = _file_system(root)
+        self.is_local = isinstance(fs, LocalFileSystem)
+        self.fs: Any = fs if self.is_local else Patient(fs, root)
         self.root = os.path.abspath(path) if self.is_local else path.rstrip("/")
         self.uri = self.root if self.is_local else self.fs.unstrip_protocol(self.root)
         self._place = self._found()
@@ -78,7 +80,10 @@ class Files:
             return file.read()
 
     def create(self, name: str, data: bytes) -> bool:
-        """Write under a name that is not taken; False if it is. Remote roots only."""
+        """Write under a name that is not taken; False if it is. Remote roots only.
+
+        After an outage it may be taken by this very call, whose first try arrived unnoticed.
+        """
         try:
             self.fs.pipe_file(self.path(name), data, mode="create")
         except FileExistsError:
@@ -138,6 +143,9 @@ class Files:
         return int(info["size"]), str(info.get("ETag") or info.get("LastModified") or info.get("mtime") or "")
 
     def sha256(self, name: str) -> str:
+        return self._digest(name) if self.is_local else self.fs.ask(lambda: self._digest(name))  # type: ignore[no-any-return]
+
+    def _digest(self, name: str) -> str:
         digest = hashlib.sha256()
         with self.open(name) as file:
             while chunk := file.read(_CHUNK_BYTES):
