@@ -78,6 +78,7 @@ def make_run(
                 "weight_on_correct_frac": 0.9,
                 "effective_sample_size": 2.5,
                 "dropped_groups": 2,
+                "slight_responses": 3,
                 "dropped_because": {"all wrong": 1, "without any verdict": 1},
                 "by_num_correct": [
                     {

@@ -219,6 +219,14 @@ def test_cards_have_metadata_figures_and_lineage(report: Artifact, metrics: dict
     assert "| prompts all wrong | 1 |" in dataset
 
 
+def test_what_had_too_little_weight_is_told(html: str, report: Artifact) -> None:
+    row = re.search(r"<tr>(?:(?!</tr>).)*teacher responses of too little weight.*?</tr>", html, re.DOTALL)
+    assert row is not None
+    assert "<td>3</td>" in re.sub(r"<td[^>]*>", "<td>", row[0])
+    card = report.file("dataset_card.md").decode()
+    assert "Weights below 10\u00a0% of their group's largest were set to 0." in card
+
+
 def test_cards_tell_no_folder(metrics: dict[str, Any]) -> None:
     config = DistillConfig.model_validate(
         {"prompts": {"source": "file", "path": "/home/someone/secret/questions.jsonl"}}
