@@ -10,6 +10,7 @@ from advdistill_core.config import DistillConfig
 from advdistill_core.errors import AdvDistillError
 from advdistill_core.stages import STAGES
 from advdistill_core.store import ArtifactRef
+from flows import keys
 from flows.tied import end_with_owner
 from tasks.progress import Reporter
 
@@ -32,6 +33,7 @@ def gpu_stage(
         params: the stage's variant.
     """
     end_with_owner()
+    keys.fetch(config.teacher)
     try:
         ref = run_in_child(STAGES[stage], config, inputs, params, Reporter(stage))
     except AdvDistillError as error:  # its name tells the parent whether a retry can help

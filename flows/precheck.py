@@ -16,7 +16,7 @@ from advdistill_core.store import Store
 from advdistill_core.store.files import Files
 from advdistill_core.teachers import backends, vllm_command
 from advdistill_core.training import quantized
-from flows import roots
+from flows import keys, roots
 from flows.dry_run import plan
 
 # A response row in Parquet, text included, takes well under a kilobyte per 100 tokens.
@@ -36,6 +36,7 @@ def precheck(config: DistillConfig, make_root: bool = True) -> None:
     Raises:
         InputError: naming the first thing that is wrong.
     """
+    keys.fetch(config.teacher)
     files = Files(config.storage.root)
     if files.is_local:
         roots.check_writable(Path(files.root))

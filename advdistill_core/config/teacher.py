@@ -72,7 +72,8 @@ class TeacherConfig(Section):
     api_key_env: str = setting(
         "",
         "Key variable",
-        "openai: environment variable that holds the key; empty for an endpoint without.",
+        "openai: environment variable that holds the key, e.g. TEACHER_KEY; where it is not set, the "
+        "Prefect Secret of that name, teacher-key. Empty for an endpoint without a key.",
         affects_result=False,
         pattern=r"^[A-Za-z0-9_]*$",
     )

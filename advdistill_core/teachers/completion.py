@@ -1,7 +1,10 @@
 """What an OpenAI-compatible endpoint answers: samples, token counts, when to ask again."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx
@@ -83,12 +86,21 @@ def choices(answer: httpx.Response, wanted: int) -> list[Choice]:
 
 
 def retry_after_s(answer: httpx.Response) -> float | None:
-    """Seconds of a Retry-After header, if it has them (dates are not worth the trouble)."""
+    """Seconds from now that a Retry-After header asks for, which are a number or a date in it."""
+    told = answer.headers.get("retry-after", "")
     try:
-        seconds = float(answer.headers["retry-after"])
-    except (KeyError, ValueError):
-        return None
+        seconds = float(told)
+    except ValueError:
+        seconds = _until(told)
     return min(max(seconds, 0.0), LONGEST_WAIT_S * 10) if seconds == seconds else None
+
+
+def _until(date: str) -> float:
+    """Seconds from now to a date of HTTP; not a number for anything else."""
+    try:
+        return (parsedate_to_datetime(date) - datetime.now(UTC)).total_seconds()
+    except (ValueError, TypeError):  # no date, or one without a time zone
+        return math.nan
 
 
 def _count(usage: Mapping[str, Any], name: str) -> int | None:

@@ -63,7 +63,8 @@ def precheck(config: TeacherConfig) -> None:
             "teacher.api_key_env",
             f"{config.api_key_env}, which is not set",
             "an environment variable that holds the key",
-            f"Set {config.api_key_env}, or leave the setting empty for an endpoint without a key.",
+            f"Set {config.api_key_env} or store the key in a Prefect Secret of that name, as "
+            f"{config.api_key_env.lower().replace('_', '-')}; empty is for an endpoint without a key.",
         )
 
 

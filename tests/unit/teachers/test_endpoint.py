@@ -5,9 +5,12 @@ import logging
 import threading
 import time
 from collections import Counter
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pyarrow.parquet as pq
 import pytest
 from endpoint_fixture import KEY, ask, completion, generate, good, settings
@@ -17,6 +20,7 @@ from advdistill_core.errors import ErrorRateError, InputError, StageError
 from advdistill_core.progress import Event
 from advdistill_core.teachers import Sampling, endpoint
 from advdistill_core.teachers.backends import precheck
+from advdistill_core.teachers.completion import retry_after_s
 from advdistill_core.teachers.protocol import Request
 
 
@@ -95,6 +99,25 @@ def test_a_wait_that_is_asked_for_is_kept(serve: Any) -> None:
 
     ask(endpoint.Endpoint(settings(serve(behaviour))), 1, 1)
     assert times[1] - times[0] >= 0.6
+
+
+@pytest.mark.parametrize(
+    ("told", "least", "most"),
+    [("1.5", 1.5, 1.5), ("-3", 0, 0), ("1e9", 600, 600), ("date", 25, 30), ("past", 0, 0)],
+)
+def test_a_wait_may_be_told_as_seconds_or_as_a_date(told: str, least: float, most: float) -> None:
+    dates = {"date": timedelta(seconds=30), "past": timedelta(days=-1)}
+    if told in dates:
+        told = format_datetime(datetime.now(UTC) + dates[told], usegmt=True)
+    found = retry_after_s(httpx.Response(429, headers={"retry-after": told}))
+    assert found is not None
+    assert least <= found <= most
+
+
+@pytest.mark.parametrize("told", [None, "", "soon", "nan", "Wed, 21 Oct"])
+def test_no_wait_is_told(told: str | None) -> None:
+    headers = {} if told is None else {"retry-after": told}
+    assert retry_after_s(httpx.Response(429, headers=headers)) is None
 
 
 def test_requests_at_once_are_bounded_and_shrink_when_refused(serve: Any) -> None:
