@@ -38,8 +38,8 @@ class Reporter:
         self._last = now
         percent = round(min(100.0, 100.0 * event.done / event.total), 1)
         figures = ", ".join(f"{name} {value:.4g}" for name, value in event.figures.items())
-        text = f"{self.stage}: {event.done} of {event.total} {event.unit} {figures}".strip()
-        self.show(percent, text)
+        text = f"{self.stage}: {event.done} of {event.total} {event.unit}"
+        self.show(percent, " ".join(part for part in (text, figures, event.message) if part))
 
     def show(self, percent: float, text: str) -> None:
         """Set the progress artifact of this run, making it the first time.
