@@ -16,7 +16,7 @@ from pipeline import STEPS
 from weak_link import WeakLink
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "integration"))
-from s3_server import BUCKET, running_s3  # noqa: E402
+from s3_server import BUCKET, running_s3
 
 pytest.importorskip("s3fs")
 pytest.importorskip("moto")

@@ -1,0 +1,132 @@
+"""Whole runs, as a user starts them, while the Prefect server or the run itself is in trouble."""
+
+import os
+import shutil
+import signal
+import sqlite3
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from lab import chance_of
+from matrix import note
+from server_fixture import Cli, running_server
+
+from advdistill_core.store import Store
+from flows.server import LocalServer, healthy
+
+pytestmark = [pytest.mark.server, pytest.mark.slow]
+
+#: A stage of each kind: in the run's process or in one of its own, early and late.
+STAGES = ["load", "evaluate", "generate", "verify", "train", "publish"]
+ORDER = [
+    "load", "gate_prompts", "evaluate", "generate", "gate_responses", "verify", "weigh", "train", "publish",
+]  # fmt: skip
+SMALL = ["--set", "teacher.device=cpu", "--set", "student.checkpoint_every_steps=2"]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
+    with running_server(tmp_path_factory.mktemp("home")) as ready:
+        yield ready
+
+
+@pytest.fixture(scope="module")
+def whole(server: Cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store of a run that nothing disturbed."""
+    root = tmp_path_factory.mktemp("undisturbed") / "store"
+    server.json("run", "smoke", "--root", str(root), *SMALL)
+    return root
+
+
+class Run:
+    """A run in which a stage, and what follows it, is still to be made."""
+
+    def __init__(self, cli: Cli, whole: Path, root: Path, stage: str) -> None:
+        self.cli, self.root, self.whole, self.stage = cli, root, whole, stage
+        shutil.copytree(whole, root, dirs_exist_ok=True)
+        for name in ORDER[ORDER.index(stage) :]:
+            shutil.rmtree(root / name)
+        shutil.rmtree(root / ".locks")
+        self.finished = contents(root)
+        self.process = cli.start(*self.command)
+
+    @property
+    def command(self) -> list[str]:
+        return ["run", "smoke", "--root", str(self.root), *SMALL]
+
+    def until_in_stage(self) -> "Run":
+        """Wait until the stage is being made."""
+        deadline = time.monotonic() + 200
+        while not list(self.root.glob(f".locks/{self.stage}-*.lock")):
+            assert self.process.poll() is None, self.process.communicate()[1]
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        return self
+
+    def end(self) -> tuple[int, str]:
+        """The exit code, and the last line that the user sees."""
+        _, err = self.process.communicate(timeout=400)
+        assert "Traceback" not in err, err[-3000:]
+        return self.process.returncode, (err.strip().splitlines() or [""])[-1]
+
+    def check(self) -> str:
+        """Nothing that was finished is lost; the same command gives the undisturbed tables."""
+        there = contents(self.root)
+        assert {name: there.get(name) for name in self.finished} == self.finished
+        summary = self.cli.json(*self.command)
+        assert contents(self.root) == contents(self.whole)
+        labels = [s["outcome"] for s in summary["stages"].values() if s["stage"] == self.stage]
+        return ", ".join(sorted(set(labels)))
+
+
+def contents(root: Path) -> dict[str, str]:
+    """Content hash of every whole artifact but the report, which tells times."""
+    store, found = Store(str(root), deep_verify=True), {}
+    for path in sorted(root.glob("*/*/manifest.json")):
+        ref = store.find(path.parts[-3], path.parts[-2])
+        if ref and ref.stage != "publish":
+            found[f"{ref.stage}/{ref.fingerprint}"] = ref.content_hash
+    return found
+
+
+def restart(cli: Cli, away_s: float) -> None:
+    """Kill the server and start it again on its port."""
+    local = LocalServer(cli.home)
+    address, pid = local.address(), local._read_record()
+    assert pid
+    os.killpg(pid.pid, signal.SIGKILL)
+    time.sleep(away_s)
+    local.api_url = address
+    port = int(address.rsplit(":", 1)[1].split("/")[0])
+    record = pid.model_copy(update={"pid": local._spawn(port, tied=True)})
+    local.record.write_text(record.model_dump_json())
+    deadline = time.monotonic() + 120
+    while not healthy(address):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_server_restarts(server: Cli, whole: Path, tmp_path: Path, stage: str) -> None:
+    run = Run(server, whole, tmp_path / "store", stage).until_in_stage()
+    time.sleep(chance_of(stage, "restart").uniform(0, 1))
+    restart(server, 5)
+    code, line = run.end()
+    print(code, line)
+    note(stage, "server restart", f"{code} → {run.check()}")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_servers_database_is_locked(server: Cli, whole: Path, tmp_path: Path, stage: str) -> None:
+    """Another process holds SQLite's lock for half a minute."""
+    run = Run(server, whole, tmp_path / "store", stage).until_in_stage()
+    held = sqlite3.connect(server.home / "prefect" / "prefect.db", timeout=60, isolation_level=None)
+    held.execute("BEGIN EXCLUSIVE")
+    time.sleep(30)
+    held.execute("ROLLBACK")
+    held.close()
+    code, line = run.end()
+    print(code, line)
+    note(stage, "database locked", f"{code} → {run.check()}")
