@@ -19,7 +19,7 @@ from injection import Injection
 from pipeline import STEPS, as_told, run_to
 
 from advdistill_core.errors import ArtifactError
-from advdistill_core.store import Store
+from advdistill_core.store import Store, artifacts
 
 HERE = Path(__file__).parent
 SEED = os.environ.get("ADVDISTILL_FAULT_SEED", "0")
@@ -134,6 +134,7 @@ class Lab:
 
     def try_again(self, root: Path, label: str) -> str | None:
         """What is wrong, or None."""
+        artifacts._sha256_of.cache_clear()  # another process would not know it
         try:
             self.again(root, label)
         except ArtifactError as error:
@@ -166,14 +167,16 @@ class Lab:
                 shutil.rmtree(root / self._made[name][2])
         return root
 
-    def told(self, root: Path, label: str, fault: str, chance: random.Random, **more: Any) -> dict[str, Any]:
-        """What is to happen: a fault at a random file operation of a step."""
+    def told(
+        self, root: Path, label: str, fault: str, chance: random.Random, within: float = 1.0, **more: Any
+    ) -> dict[str, Any]:
+        """What is to happen: a fault at a random file operation of a step, among the first share of them."""
         self.expected(label)
         return {
             "root": str(root),
             "stage": STEPS[label].stage.name,
             "fault": fault,
-            "at": chance.randint(1, self._counts[label]),
+            "at": chance.randint(1, max(1, int(self._counts[label] * within))),
             "log": str(self.folder / f"log-{uuid.uuid4().hex}"),
             **more,
         }
@@ -195,7 +198,7 @@ class Lab:
             if ended.happened:
                 return ended
             assert told["at"] > 1, f"{label} has no file operation"
-            told["at"] = max(1, told["at"] - 3)  # it has fewer of them on a root that exists
+            told["at"] = max(1, told["at"] * 3 // 4)  # it has fewer of them on a root that exists
             shutil.rmtree(root)
 
     # -- what is left -------------------------------------------------------------------
