@@ -17,7 +17,7 @@ from typing import IO, Any
 
 from advdistill_core import errors
 from advdistill_core.config import DistillConfig
-from advdistill_core.errors import AdvDistillError, StageError
+from advdistill_core.errors import AdvDistillError, MachineError, StageError, tells_of_memory
 from advdistill_core.processes import die_with_parent, end_group
 from advdistill_core.progress import Event, Progress, silent
 from advdistill_core.stages import STAGES, Stage, run_stage
@@ -99,6 +99,11 @@ def _follow(events: IO[str], progress: Progress) -> ArtifactRef | None:
 
 def _died(stage: Stage, returncode: int, tail: str) -> StageError:
     """What to say of a process that ended without a word."""
+    if returncode and tells_of_memory(tail):
+        return MachineError(
+            f"stage {stage.name}: out of memory ({tail.splitlines()[-1]}). Free some memory, or lower the "
+            "batch sizes; what was finished is kept, the same command continues."
+        )
     end = f"signal {signal.Signals(-returncode).name}" if returncode < 0 else f"exit code {returncode}"
     text = f"stage {stage.name}: its process ended with {end}."
     if returncode == -signal.SIGKILL:

@@ -73,7 +73,15 @@ _REMEDIES = {
     errno.ESTALE: "Bring it back",
     errno.ETIMEDOUT: "Bring it back",
 }
-_NO_MEMORY = ("can't allocate memory", "cannot allocate memory", "can't start new thread", "out of memory")
+_NO_MEMORY = (
+    "can't allocate memory",
+    "cannot allocate memory",
+    "can't start new thread",
+    "failed to map segment",
+    "memoryerror",
+    "out of memory",
+    "std::bad_alloc",
+)
 
 
 def machine_error(what: str, error: BaseException) -> MachineError | None:
@@ -84,12 +92,17 @@ def machine_error(what: str, error: BaseException) -> MachineError | None:
     """
     if isinstance(error, OSError):
         reason, number = str(error) or type(error).__name__, error.errno
-    elif isinstance(error, MemoryError) or any(text in str(error).lower() for text in _NO_MEMORY):
+    elif isinstance(error, MemoryError) or tells_of_memory(str(error)):
         reason, number = f"out of memory ({_first_line(error)})", errno.ENOMEM
     else:
         return None
     remedy = _REMEDIES.get(number or 0, "Mend that")
     return MachineError(f"{what}: {reason}. {remedy}; what was finished is kept, the same command continues.")
+
+
+def tells_of_memory(text: str) -> bool:
+    """Whether an error's text, whoever wrote it, says that memory ran out."""
+    return any(known in text.lower() for known in _NO_MEMORY)
 
 
 def _first_line(error: BaseException) -> str:

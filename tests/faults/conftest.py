@@ -1,5 +1,6 @@
 """The laboratory of the fault tests."""
 
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
     import torch
 
     torch.set_num_threads(1)  # as the processes that it starts
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # it is forked
     return Lab(tmp_path_factory.mktemp("faults"))
 
 

@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from forked import Forked
 from injection import Injection
-from pipeline import STEPS, as_told, run_to
+from pipeline import STEPS, as_told, main, run_to
 
-from advdistill_core.errors import ArtifactError
-from advdistill_core.store import Store, artifacts
+from advdistill_core.store import Store
 
 HERE = Path(__file__).parent
 SEED = os.environ.get("ADVDISTILL_FAULT_SEED", "0")
@@ -97,12 +97,12 @@ class Lab:
         }
 
     def start(
-        self, root: Path, label: str, told: dict[str, Any] | None = None, deep: bool = False, **extra: str
+        self, root: Path | str, label: str, told: dict[str, Any] | None = None, **extra: str
     ) -> "subprocess.Popen[str]":
-        command = [sys.executable, str(HERE / "pipeline.py"), str(root), label, *(["--deep"] if deep else [])]
+        """Run the steps up to one of them as users do: a new process, with one more for a model."""
         mark = uuid.uuid4().hex
         process = subprocess.Popen(
-            command,
+            [sys.executable, str(HERE / "pipeline.py"), str(root), label],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -112,13 +112,20 @@ class Lab:
         self._marks[process.pid] = mark
         return process
 
-    def run(
-        self, root: Path, label: str, told: dict[str, Any] | None = None, deep: bool = False, **extra: str
-    ) -> Ended:
-        """Run the steps up to one of them; nothing of the process may be left afterwards."""
-        return self.end(self.start(root, label, told, deep, **extra), told)
+    def fork(self, root: Path, label: str, told: dict[str, Any] | None = None, deep: bool = False) -> Forked:
+        """The same without the seconds that imports take: one process, a fork of this one."""
+        mark = uuid.uuid4().hex
 
-    def end(self, process: "subprocess.Popen[str]", told: dict[str, Any] | None = None) -> Ended:
+        def work() -> None:
+            if told:
+                sys.addaudithook(Injection(told))
+            main(str(root), label, deep, here=True)
+
+        process = Forked(work, self.folder, {"ADVDISTILL_MARK": mark})
+        self._marks[process.pid] = mark
+        return process
+
+    def end(self, process: "subprocess.Popen[str] | Forked", told: dict[str, Any] | None = None) -> Ended:
         """Wait for a process; nothing that it started may be left."""
         out, err = process.communicate(timeout=300)
         mark = self._marks.pop(process.pid)
@@ -129,17 +136,8 @@ class Lab:
         return Ended(process.returncode, err.strip(), _made(out), happened(told))
 
     def again(self, root: Path, label: str, deep: bool = False) -> Ended:
-        """The same in this process, which has imported everything and so takes no time."""
-        return Ended(0, "", as_told(run_to(str(root), label, deep, here=True)), None)
-
-    def try_again(self, root: Path, label: str) -> str | None:
-        """What is wrong, or None."""
-        artifacts._sha256_of.cache_clear()  # another process would not know it
-        try:
-            self.again(root, label)
-        except ArtifactError as error:
-            return str(error)
-        return None
+        """The same command once more."""
+        return self.end(self.fork(root, label, deep=deep))
 
     # -- an undisturbed run, and copies of it -------------------------------------------
 
@@ -149,7 +147,8 @@ class Lab:
             if name not in self._made:
                 self._counter.told = {"root": str(self.whole), "stage": STEPS[name].stage.name}
                 self._counter.count = 0
-                made = self.again(self.whole, name).made[name]
+                # In this process, so that its forks find everything imported.
+                made = as_told(run_to(str(self.whole), name, here=True))[name]
                 assert made[0] == "ran", made
                 self._made[name], self._counts[name] = made, self._counter.count
             if name == label:
@@ -190,11 +189,18 @@ class Lab:
         extra: Mapping[str, str] | None = None,
         **more: Any,
     ) -> Ended:
-        """A step of a copy of the undisturbed store, with a fault in its middle."""
+        """A step of a copy of the undisturbed store, with a fault in its middle.
+
+        Args:
+            extra: environment of a process that is started as users do; forked without one.
+        """
         told = self.told(root, label, fault, chance, **more)
         while True:
             self.without(label, root)
-            ended = self.run(root, label, told, **(extra or {}))
+            process = (
+                self.fork(root, label, told) if extra is None else self.start(root, label, told, **extra)
+            )
+            ended = self.end(process, told)
             if ended.happened:
                 return ended
             assert told["at"] > 1, f"{label} has no file operation"

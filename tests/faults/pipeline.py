@@ -153,12 +153,12 @@ def _pretend_hub() -> None:
     huggingface_hub.HfApi = Hub  # type: ignore[assignment,misc]
 
 
-def main() -> None:
+def main(root: str, label: str, deep: bool = False, here: bool = False) -> None:
     """Run to a step, and say how it went as the command line does."""
     made: dict[str, ArtifactRef] = {}
 
     def command(standalone_mode: bool) -> None:
-        made.update(run_to(sys.argv[1], sys.argv[2], deep="--deep" in sys.argv))
+        made.update(run_to(root, label, deep, here))
 
     chosen: Callable[..., Any] = command
     code = guarded(chosen)
@@ -167,4 +167,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1], sys.argv[2])

@@ -56,7 +56,7 @@ def every_stage() -> list[object]:
 @pytest.mark.parametrize("label", every_stage())
 @pytest.mark.parametrize("fault", ["kill", "terminate"])
 def test_ended_by_a_signal(lab: Lab, root: Path, label: str, fault: str) -> None:
-    broken = lab.broken(root, label, fault, chance_of(label, fault))
+    broken = lab.broken(root, label, fault, chance_of(label, fault), extra={})
     assert broken.code in ((1,) if STEPS[label].stage.own_process else (-9, -15)), broken.error
     if broken.code == 1:
         assert broken.says_one_line(), broken.error
@@ -120,7 +120,7 @@ def test_a_store_that_is_gone_for_a_while(lab: Lab, root: Path, label: str) -> N
 @pytest.mark.parametrize("label", every_stage())
 def test_want_of_memory(lab: Lab, root: Path, label: str) -> None:
     """From a random moment on the process gets no more memory than it has."""
-    broken = lab.broken(root, label, "starve", chance_of(label, "starve"), within=0.3)
+    broken = lab.broken(root, label, "starve", chance_of(label, "starve"), within=0.3, extra={})
     assert broken.code in (0, 1)
     if broken.code:
         assert "Traceback" not in broken.error, broken.error
@@ -188,13 +188,14 @@ def test_a_bit_that_flips_in_silence(lab: Lab, root: Path, label: str) -> None:
     for part in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != "manifest.json"):
         whole = part.read_bytes()
         flipped(part, chance)
-        broken = lab.try_again(root, reader)
-        if broken is None:  # it does not read this part
+        broken = lab.again(root, reader)
+        if not broken.code:  # it does not read this part
             part.write_bytes(whole)
             shutil.rmtree(root / lab.expected(reader)[2])
             continue
         noticed += 1
-        assert "altered bytes" in broken, broken
+        assert broken.says_one_line(), broken.error
+        assert "altered bytes" in broken.error
         again = lab.again(root, reader)
         lab.check_same(root, label, again)
         lab.check_same(root, reader, again)
@@ -208,8 +209,8 @@ def test_a_bit_that_flips_in_silence(lab: Lab, root: Path, label: str) -> None:
 def test_two_writers(lab: Lab, root: Path, label: str) -> None:
     """Two at once, the first one held up in the middle: one makes it, the other takes it."""
     lab.without(label, root)
-    told = lab.told(root, label, "pause", chance_of(label, "pause"), seconds=3)
-    both = [lab.start(root, label, told), lab.start(root, label)]
+    told = lab.told(root, label, "pause", chance_of(label, "pause"), seconds=1)
+    both = [lab.fork(root, label, told), lab.fork(root, label)]
     ended = [lab.end(process) for process in both]
     assert [(e.code, e.error) for e in ended] == [(0, ""), (0, "")]
     assert sorted(e.made[label][0] for e in ended) == ["cached", "ran"]
@@ -228,8 +229,8 @@ def test_the_lock_of_a_dead_holder(lab: Lab, root: Path, label: str) -> None:
     holder = subprocess.Popen([sys.executable, "-c", HOLD, str(lock)], stdout=subprocess.PIPE)
     assert holder.stdout
     assert holder.stdout.readline()
-    waiting = lab.start(root, label)
-    time.sleep(3)
+    waiting = lab.fork(root, label)
+    time.sleep(1)
     assert waiting.poll() is None, "it waits for a living holder"
     holder.kill()
     holder.wait()
