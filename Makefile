@@ -8,14 +8,25 @@ STAMP := $(VENV)/.installed
 VLLM := .venv-vllm
 VLLM_VERSION := 0.32.0
 VLLM_STAMP := $(VLLM)/.installed-$(VLLM_VERSION)
+# What the benches are measured against: data pipelines on their own, since they want older
+# libraries than ours; TRL beside ours, so that both train with the same torch and transformers.
+PEERS := .venv-peers
+PEERS_DATA := "distilabel==1.5.3" "bespokelabs-curator==0.1.31" \
+	"datasets==3.6.0" "openai==2.30.0" "litellm==1.83.7"
+PEERS_TRL := "trl==1.16.0"
+PEERS_STAMP := $(PEERS)/.installed-1
+PURELIB := import sysconfig; print(sysconfig.get_path("purelib"))
+BENCH :=
 
-.PHONY: help install vllm-env demo test test-slow lint clean
+.PHONY: help install vllm-env bench-env bench demo test test-slow lint clean
 
 help:
 	@echo "make demo       install, distil a small real model, print where the report is"
 	@echo "make test       install, lint and run the tests"
 	@echo "make test-slow  the long tests too"
 	@echo "make vllm-env   vLLM's CPU build in .venv-vllm, which the tests of the backend use (3.5 GB)"
+	@echo "make bench      measure beside the peers, about an hour; BENCH=\"--quick --only hostile\" picks"
+	@echo "make bench-env  the peers alone, in .venv-peers (1.5 GB)"
 	@echo "make lint       ruff, mypy and the layer contracts"
 
 $(STAMP): pyproject.toml
@@ -37,6 +48,21 @@ $(VLLM_STAMP):
 
 vllm-env: $(VLLM_STAMP)
 
+$(PEERS_STAMP): $(STAMP)
+	test -x $(PEERS)/data/bin/python || $(PYTHON) -m venv $(PEERS)/data
+	$(PEERS)/data/bin/python -m pip install --quiet --disable-pip-version-check $(PEERS_DATA)
+	test -x $(PEERS)/trl/bin/python || $(BIN)/python -m venv $(PEERS)/trl
+	$(PEERS)/trl/bin/python -m pip install --quiet --disable-pip-version-check --no-deps $(PEERS_TRL)
+	echo "import site; site.addsitedir('$$($(BIN)/python -c '$(PURELIB)')')" \
+		> "$$($(PEERS)/trl/bin/python -c '$(PURELIB)')/ours.pth"
+	touch $(PEERS_STAMP)
+
+bench-env: $(PEERS_STAMP)
+
+# vLLM is measured where `make vllm-env` has put it.
+bench: bench-env
+	$(BIN)/python -m tests.bench $(BENCH)
+
 demo: install
 	$(BIN)/advdistill run quickstart
 	@echo "The Prefect server stays up to be looked at; stop it with: $(BIN)/advdistill down"
@@ -54,4 +80,4 @@ test-slow: install
 	$(BIN)/python -m pytest -m "not gpu"
 
 clean:
-	rm -rf $(VENV) $(VLLM) build dist *.egg-info
+	rm -rf $(VENV) $(VLLM) $(PEERS) build dist *.egg-info

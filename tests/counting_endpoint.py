@@ -39,6 +39,7 @@ class CountingEndpoint:
                     return
                 answer = outer.answer(json.loads(data))
                 self.send_response(200)
+                self.send_header("content-type", "application/json")
                 self.send_header("content-length", str(len(answer)))
                 with suppress(BrokenPipeError, ConnectionResetError):  # the asker was killed
                     self.end_headers()

@@ -37,6 +37,9 @@ from advdistill_core.store import Store
 from flows import catalog
 from flows.server import connect
 
+sys.path.insert(0, str(Path(__file__).parent))
+from rows import Row, tell
+
 EMPTY_FLOW = "from prefect import flow\n@flow\ndef empty():\n    pass\nempty()"
 
 
@@ -139,6 +142,28 @@ def row(name: str, found: dict[str, Cost]) -> str:
     )
 
 
+def tell_all(found: dict[str, dict[str, Cost]], empty_s: float, run_s: float) -> None:
+    """The rows of the table of all benches."""
+    for name, costs in found.items():
+        bare, flow = costs["bare"], costs["flow"]
+        extra = flow.wall - bare.wall
+        tell(
+            Row(
+                f"orchestration, {name}", "bare functions", f"{flow.wall:.1f} s", f"{bare.wall:.1f} s", None,
+                "at most 2 % or 5 s more", extra <= max(5, 0.02 * bare.wall),
+                f"{extra:+.1f} s ({100 * extra / bare.wall:+.1f} %); processor {flow.cpu - bare.cpu:+.1f} s",
+            )
+        )  # fmt: skip
+    tell(
+        Row(
+            "re-run of what is finished", "an empty Prefect flow", f"{run_s:.1f} s", f"{empty_s:.1f} s", None,
+            "at most 3 s more than Prefect's start", run_s - empty_s <= 3,
+            "`smoke`, as commands, server running; inside the process "
+            f"{found['`smoke`, all stages']['cached'].wall:.2f} s",
+        )
+    )  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -194,6 +219,7 @@ def main() -> None:
         f"| an empty Prefect flow, as a command | {empty_s:.2f} |",
     ]
     print("\n".join(lines))
+    tell_all({"`smoke`, all stages": whole, f"generation of {asked.shards} shards": many}, empty_s, run_s)
     if asked.out:
         asked.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
 

@@ -25,6 +25,7 @@ from advdistill_core.rewards import Answer, Graded, Grader
 from advdistill_core.rewards.files import read_batches, to_answer, write_batches
 
 sys.path.insert(0, __file__.rsplit("/", 1)[0])
+from rows import Row, tell
 from verify_results import DATA, markdown_table, store_section
 
 _REPEATS = 3
@@ -53,6 +54,7 @@ def one_core() -> str:
             if (one.verdict == "correct") != other
         ]
         rows.append([name, len(data), *_rates(len(data), theirs_s, ours_s, *cpu_s), len(differ)])
+        _tell_one_core(name, len(data), theirs_s, ours_s, cpu_s, len(differ))
         measured = (theirs_s, ours_s, *cpu_s)
         totals = [total + value for total, value in zip(totals, (*measured, len(data)), strict=True)]
         if differ:
@@ -62,6 +64,20 @@ def one_core() -> str:
     head += ["ratio of processor time", "other verdicts"]
     started = "Here: a new grader each time, one worker, its start and the import of math-verify not counted."
     return "\n\n".join([markdown_table(head, rows), started, *notes])
+
+
+def _tell_one_core(
+    name: str, count: int, theirs_s: float, ours_s: float, cpu_s: tuple[float, float], differ: int
+) -> None:
+    note = f"{count} answers; {cpu_s[0] / cpu_s[1]:.1f} of processor time; {differ} other verdicts"
+    if differ:
+        note += ", each shown right in verification.md"
+    tell(
+        Row(
+            f"verification on one core, {name}", "math-verify loop", f"{count / ours_s:.0f}/s",
+            f"{count / theirs_s:.0f}/s", theirs_s / ours_s, "10x", theirs_s / ours_s >= 10, note,
+        )
+    )  # fmt: skip
 
 
 def _rates(
@@ -147,6 +163,7 @@ def cores() -> str:
         rates = [f"{len(items) / one_s:.0f}", f"{len(items) / two_s:.0f}", f"{one_s / two_s:.2f}"]
         share = [f"{1e6 * caller_s / len(items):.0f}", f"{1e6 * workers_s / len(items):.0f}", f"{extra:.2f}"]
         rows.append([name, len(items), *rates, *share])
+        _tell_cores(name, len(items), one_s, two_s, extra)
     head = ["answers", "rows", "1 worker, rows/s", f"{max(best)} workers, rows/s", "ratio by the clock"]
     head += ["caller, us of processor an answer", "workers, us", "processor time, 2 workers to 1"]
     load = f"{len(available)} cores, load average {os.getloadavg()[0]:.1f} at the end."
@@ -155,6 +172,16 @@ def cores() -> str:
         "does: it stays the same with more workers, and the caller's share of it is what ends the scaling."
     )
     return "\n\n".join([markdown_table(head, rows), load, why])
+
+
+def _tell_cores(name: str, count: int, one_s: float, two_s: float, extra: float) -> None:
+    note = f"{extra:.2f} times the processor time; load {os.getloadavg()[0]:.1f}"
+    tell(
+        Row(
+            f"verification over cores, {name}", "itself on one core", f"{count / two_s:.0f}/s on two",
+            f"{count / one_s:.0f}/s", one_s / two_s, "near-linear (1.8x on two)", one_s / two_s >= 1.8, note,
+        )
+    )  # fmt: skip
 
 
 def _spread(items: list[Answer], workers: int) -> list[float]:
