@@ -1,5 +1,6 @@
 """Whole runs, as a user starts them, while the Prefect server or the run itself is in trouble."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -8,8 +9,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
-from lab import chance_of
+from lab import chance_of, may_mount, small_disk
 from matrix import note
 from server_fixture import Cli, running_server
 
@@ -20,9 +22,6 @@ pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 #: A stage of each kind: in the run's process or in one of its own, early and late.
 STAGES = ["load", "evaluate", "generate", "verify", "train", "publish"]
-ORDER = [
-    "load", "gate_prompts", "evaluate", "generate", "gate_responses", "verify", "weigh", "train", "publish",
-]  # fmt: skip
 SMALL = ["--set", "teacher.device=cpu", "--set", "student.checkpoint_every_steps=2"]
 
 
@@ -41,13 +40,12 @@ def whole(server: Cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Run:
-    """A run in which a stage, and what follows it, is still to be made."""
+    """A run in which the artifacts of one stage are still to be made."""
 
     def __init__(self, cli: Cli, whole: Path, root: Path, stage: str) -> None:
         self.cli, self.root, self.whole, self.stage = cli, root, whole, stage
         shutil.copytree(whole, root, dirs_exist_ok=True)
-        for name in ORDER[ORDER.index(stage) :]:
-            shutil.rmtree(root / name)
+        shutil.rmtree(root / stage)
         shutil.rmtree(root / ".locks")
         self.finished = contents(root)
         self.process = cli.start(*self.command)
@@ -120,13 +118,67 @@ def test_the_server_restarts(server: Cli, whole: Path, tmp_path: Path, stage: st
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_servers_database_is_locked(server: Cli, whole: Path, tmp_path: Path, stage: str) -> None:
-    """Another process holds SQLite's lock for half a minute."""
+    """Another process holds SQLite's lock for 20 s."""
     run = Run(server, whole, tmp_path / "store", stage).until_in_stage()
     held = sqlite3.connect(server.home / "prefect" / "prefect.db", timeout=60, isolation_level=None)
     held.execute("BEGIN EXCLUSIVE")
-    time.sleep(30)
+    time.sleep(20)
     held.execute("ROLLBACK")
     held.close()
     code, line = run.end()
     print(code, line)
     note(stage, "database locked", f"{code} → {run.check()}")
+
+
+@pytest.mark.parametrize("stage", ["load", "generate", "publish"])
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda s: s.name)
+def test_the_run_is_ended(server: Cli, whole: Path, tmp_path: Path, stage: str, sent: signal.Signals) -> None:
+    """The run's process is ended, and with it the one that its stage runs in."""
+    run = Run(server, whole, tmp_path / "store", stage).until_in_stage()
+    time.sleep(chance_of(stage, sent.name).uniform(0, 0.5))
+    children = psutil.Process(run.process.pid).children(recursive=True)
+    run.process.send_signal(sent)
+    code, line = run.end()
+    assert not psutil.wait_procs(children, timeout=5)[1], "a process outlived the run"
+    if sent != signal.SIGKILL:
+        assert line.startswith("advdistill: "), line
+        assert "the same command" in line
+    note(stage, f"run {sent.name}", f"{code} → {run.check()}")
+
+
+@pytest.mark.skipif(not may_mount(), reason="only root may mount")
+@pytest.mark.parametrize("stage", ["load", "train"])
+def test_the_runs_disk_is_full(server: Cli, whole: Path, tmp_path: Path, stage: str) -> None:
+    """Neither the stage nor the run's own record can be written."""
+    with small_disk(tmp_path / "disk") as disk:
+        run = Run(server, whole, disk / "store", stage).until_in_stage()
+        fill(disk / "filler")
+        code, line = run.end()
+        assert code == 1
+        assert line.startswith("advdistill: ")
+        assert "No space left on device" in line
+        (disk / "filler").unlink()
+        note(stage, "run disk full", f"1 → {run.check()}")
+
+
+@pytest.mark.parametrize("stage", ["load", "train"])
+def test_the_runs_store_is_gone(server: Cli, whole: Path, tmp_path: Path, stage: str) -> None:
+    root, away = tmp_path / "store", tmp_path / "away"
+    run = Run(server, whole, root, stage).until_in_stage()
+    root.rename(away)
+    code, line = run.end()
+    assert code == 1
+    assert line.startswith("advdistill: "), line
+    assert not any(p.is_file() for p in root.rglob("*")), "written in the place of a store that is gone"
+    shutil.rmtree(root, ignore_errors=True)
+    away.rename(root)
+    note(stage, "run store gone and back", f"1 → {run.check()}")
+
+
+def fill(path: Path) -> None:
+    """Write until nothing more fits on the disk."""
+    with open(path, "wb", buffering=0) as file:
+        for size in (1 << 20, 1 << 12, 1):
+            with contextlib.suppress(OSError):
+                while True:
+                    file.write(b"\0" * size)

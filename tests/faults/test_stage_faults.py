@@ -120,7 +120,7 @@ def test_a_store_that_is_gone_for_a_while(lab: Lab, root: Path, label: str) -> N
 @pytest.mark.parametrize("label", every_stage())
 def test_want_of_memory(lab: Lab, root: Path, label: str) -> None:
     """From a random moment on the process gets no more memory than it has."""
-    broken = lab.broken(root, label, "starve", chance_of(label, "starve"), within=0.3, extra={})
+    broken = lab.broken(root, label, "starve", chance_of(label, "starve"), within=0.1, extra={})
     assert broken.code in (0, 1)
     if broken.code:
         assert "Traceback" not in broken.error, broken.error
