@@ -27,11 +27,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+from rows import Row, tell
+
 K = 8
 VOCABULARY = 8192
 END = 2
 SMALL = "random-8m"
 PEERS = ("ours", "plain Trainer", "TRL padded", "TRL packed")
+TO_REACH = {"TRL padded": 2.5, "TRL packed": 1.5, "plain Trainer": 2.5}
 SIZES = {"hidden_size": 256, "intermediate_size": 688, "num_hidden_layers": 8}
 
 Rows = list[tuple[list[int], list[list[int]]]]  # prompt, completions
@@ -264,6 +267,19 @@ def report(found: dict[str, dict[str, list[dict[str, Any]]]], command: str) -> s
     return "\n".join(lines)
 
 
+def tell_all(found: dict[str, dict[str, list[dict[str, Any]]]]) -> None:
+    """The rows of the table of all benches."""
+    for kind, results in found.items():
+        ours, tokens = results["ours"], results["ours"][0]["tokens"]
+        for name, goal in TO_REACH.items():
+            rates = [r["cpu_s"] / o["cpu_s"] for r, o in zip(results[name], ours, strict=True)]
+            ours_s, theirs_s = best(ours, "cpu_s"), best(results[name], "cpu_s")
+            note = f"per CPU second, equal losses; {min(rates):.2f} to {max(rates):.2f} over the rounds"
+            said = [f"{tokens / seconds:.0f} tokens/s" for seconds in (ours_s, theirs_s)]
+            ratio = theirs_s / ours_s
+            tell(Row(f"training, {kind}", name, *said, ratio, f"{goal:g}x", ratio >= goal, note))
+
+
 def best(rounds: list[dict[str, Any]], name: str) -> float:
     """The least of all rounds."""
     return float(min(r[name] for r in rounds))
@@ -312,6 +328,7 @@ def main() -> None:
     used += f" --rounds {options.rounds} --threads {options.threads} --model {options.model}"
     text = report(found, used)
     print(text)
+    tell_all(found)
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(text, encoding="utf-8")
