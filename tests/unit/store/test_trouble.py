@@ -155,13 +155,13 @@ def test_an_outage_does_not_count_against_the_holder(slow_store: Any) -> None:
     taken = threading.Event()
 
     def wait() -> None:
-        with claim(files, "a", lease_s=0.6):
+        with claim(files, "a", lease_s=0.3):
             taken.set()
 
     waiter = threading.Thread(target=wait, daemon=True)
     waiter.start()
     time.sleep(0.2)
-    delay[0] = 1.0  # one look from here on takes longer than the lease
+    delay[0] = 0.5  # one look from here on takes longer than the lease
     assert not taken.wait(3.0)
     delay[0] = 0.0
     assert taken.wait(10.0), "the holder is dead indeed, and the store answers"
