@@ -1,8 +1,10 @@
 """The command line. Heavy imports happen inside the commands that need them."""
 
 import json
+import signal
 import sys
 from collections.abc import Callable
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -15,6 +17,7 @@ from flows.commands import compare, estimate, grading, serve
 from flows.options import AsJson, FromStage, Overrides, Recipe, RecipeIfAny, Root
 
 _INTERRUPTED = 130
+_TERMINATED = 128 + signal.SIGTERM
 
 app = typer.Typer(
     name="advdistill",
@@ -166,7 +169,7 @@ def guarded(command: Callable[..., Any]) -> int:
     """Run a command and turn its errors into one line and an exit code.
 
     Returns:
-        0 done, 1 the run failed, 2 the input is wrong, 130 interrupted.
+        0 done, 1 the run failed, 2 the input is wrong, 130 interrupted, 143 told to end.
     """
     try:
         code = command(standalone_mode=False)  # so that usage errors come here, too
@@ -182,8 +185,8 @@ def guarded(command: Callable[..., Any]) -> int:
         code = _INTERRUPTED
     except SystemExit as exit_:
         code = exit_.code if isinstance(exit_.code, int) else 1
-    if code == _INTERRUPTED:
-        return _say("interrupted; the same command continues where it stopped.", _INTERRUPTED)
+    if code in (_INTERRUPTED, _TERMINATED):
+        return _say("interrupted; the same command continues where it stopped.", code)
     return code if isinstance(code, int) else 0
 
 
@@ -198,8 +201,14 @@ def _help(error: Exception) -> int:
     return 2
 
 
+def _end(number: int, frame: FrameType | None) -> None:
+    """Take a request to end as an interruption from the keyboard, so that it is said in one line."""
+    raise SystemExit(128 + number)
+
+
 def main() -> None:
     """Entry point of the `advdistill` command."""
+    signal.signal(signal.SIGTERM, _end)  # also called by Prefect's own handler, when that has tidied up
     sys.exit(guarded(app))
 
 
