@@ -65,7 +65,11 @@ class Files:
         self._place = self._place or found
         if found != self._place:
             raise OSError(errno.ESTALE, "the root is gone, or not the folder that it was", self.root)
-        folder.mkdir(parents=True, exist_ok=True)
+        path = Path(self.root)
+        for part in folder.relative_to(path).parts:  # one by one: the root may go at this moment
+            path = path / part
+            with contextlib.suppress(FileExistsError):
+                path.mkdir()
 
     def exists(self, name: str) -> bool:
         return bool(self.fs.exists(self.path(name)))

@@ -24,7 +24,8 @@ def file_lock(path: Path, on_wait: Callable[[], None] | None = None) -> Iterator
             file lets two processes hold two different ones.
         on_wait: called once if somebody else holds the lock.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.parent.is_dir():
+        path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         waited = False
