@@ -47,11 +47,14 @@ class Choice:
 FAILED = Choice("", "error", 0)
 
 
-def choices(answer: httpx.Response, wanted: int) -> list[Choice]:
+def choices(answer: httpx.Response, wanted: int, longest: int) -> list[Choice]:
     """The samples in an answer, at most as many as were asked for.
 
     Token counts are exact where the endpoint gives the ids of each sample or one sample's
-    usage; a usage of several samples is divided by the lengths of their texts.
+    usage; see `_shared` for a usage of several samples.
+
+    Args:
+        longest: tokens that were allowed to each sample.
 
     Raises:
         Retriable: it is no completion (torn or of another form), has no sample, or was cut
@@ -76,7 +79,7 @@ def choices(answer: httpx.Response, wanted: int) -> list[Choice]:
     if all(isinstance(ids, list) and ids for _, _, ids in found):
         counts = [len(ids) for _, _, ids in found]
     elif told is not None and len(listed) == len(found):
-        counts = _shared(told, texts)
+        counts = _shared(told, texts, [reason == "length" for _, reason, _ in found], longest)
     else:
         counts = [_estimate(text) for text in texts]
     return [
@@ -108,12 +111,35 @@ def _count(usage: Mapping[str, Any], name: str) -> int | None:
     return told if isinstance(told, int) and not isinstance(told, bool) and told >= 0 else None
 
 
-def _shared(total: int, texts: Sequence[str]) -> list[int]:
-    """Divide a token count of all samples by the lengths of their texts; the sum is kept."""
+def _shared(total: int, texts: Sequence[str], cut: Sequence[bool], longest: int) -> list[int]:
+    """Divide a token count of all samples; the sum is kept.
+
+    Those that were cut have `longest` tokens. The others share the rest by the lengths of
+    their texts, each with 1 to `longest`. Where that does not fit the count, which an endpoint
+    with an own notion of it may tell, all share it by their lengths.
+    """
     lengths = [len(text) + 1 for text in texts]
-    whole, before, counts = sum(lengths), 0, []
-    for length in lengths:
-        after = before + length
+    ended = [i for i, is_cut in enumerate(cut) if not is_cut]
+    rest = total - longest * (len(texts) - len(ended))
+    if not len(ended) <= rest <= longest * len(ended):
+        return _in_proportion(total, lengths)
+    counts = dict.fromkeys(range(len(texts)), longest)
+    while ended:
+        more = _in_proportion(rest - len(ended), [lengths[i] for i in ended])
+        shares = {i: 1 + count for i, count in zip(ended, more, strict=True)}
+        full = {i for i, count in shares.items() if count > longest}
+        if not full:
+            return list((counts | shares).values())
+        rest -= longest * len(full)
+        ended = [i for i in ended if i not in full]
+    return list(counts.values())
+
+
+def _in_proportion(total: int, weights: Sequence[int]) -> list[int]:
+    """Whole numbers with that sum, in proportion to the weights."""
+    whole, before, counts = sum(weights), 0, []
+    for weight in weights:
+        after = before + weight
         counts.append(total * after // whole - total * before // whole)
         before = after
     return counts

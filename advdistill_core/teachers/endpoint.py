@@ -247,7 +247,7 @@ class Endpoint:
         if status >= 300:
             raise Refused(f"status {status}")
         gate.succeeded()
-        return choices(answer, int(body.get("n", 1)))
+        return choices(answer, int(body.get("n", 1)), int(body["max_tokens"]))
 
 
 def _drive(loop: asyncio.AbstractEventLoop, work: "asyncio.Task[None]", arrived: "queue.Queue[Any]") -> None:
