@@ -72,14 +72,14 @@ STEPS = {
         stages.COMPARE,
         {
             f"{kind}/{arm}{place}": step
-            for arm in ("all", "best")
+            for arm in ("sft-all", "rft")
             for kind, place, step in (
                 ("weights", "", "weigh"),
                 ("students", "/0", "train"),
                 ("scores", "/0/heldout", "evaluate after"),
             )
         },
-        {"reference": "all"},
+        {"reference": "sft-all"},
     ),
 }
 

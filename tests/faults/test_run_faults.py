@@ -33,8 +33,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
 
 @pytest.fixture(scope="module")
 def whole(server: Cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The store of a run that nothing disturbed."""
-    root = tmp_path_factory.mktemp("undisturbed") / "store"
+    """The store of a run that nothing disturbed; ADVDISTILL_FAULT_STORE keeps one for other sessions."""
+    kept = os.environ.get("ADVDISTILL_FAULT_STORE")
+    root = Path(kept) if kept else tmp_path_factory.mktemp("undisturbed") / "store"
     server.json("run", "smoke", "--root", str(root), *SMALL)
     return root
 
@@ -113,7 +114,7 @@ def test_the_server_restarts(server: Cli, whole: Path, tmp_path: Path, stage: st
     restart(server, 5)
     code, line = run.end()
     print(code, line)
-    note(stage, "server restart", f"{code} → {run.check()}")
+    note(f"a run, in {stage}", "server restart", f"{code} → {run.check()}")
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -127,7 +128,7 @@ def test_the_servers_database_is_locked(server: Cli, whole: Path, tmp_path: Path
     held.close()
     code, line = run.end()
     print(code, line)
-    note(stage, "database locked", f"{code} → {run.check()}")
+    note(f"a run, in {stage}", "database locked", f"{code} → {run.check()}")
 
 
 @pytest.mark.parametrize("stage", ["load", "generate", "publish"])
@@ -143,7 +144,7 @@ def test_the_run_is_ended(server: Cli, whole: Path, tmp_path: Path, stage: str, 
     if sent != signal.SIGKILL:
         assert line.startswith("advdistill: "), line
         assert "the same command" in line
-    note(stage, f"run {sent.name}", f"{code} → {run.check()}")
+    note(f"a run, in {stage}", sent.name, f"{code} → {run.check()}")
 
 
 @pytest.mark.skipif(not may_mount(), reason="only root may mount")
@@ -158,7 +159,7 @@ def test_the_runs_disk_is_full(server: Cli, whole: Path, tmp_path: Path, stage: 
         assert line.startswith("advdistill: ")
         assert "No space left on device" in line
         (disk / "filler").unlink()
-        note(stage, "run disk full", f"1 → {run.check()}")
+        note(f"a run, in {stage}", "disk full", f"1 → {run.check()}")
 
 
 @pytest.mark.parametrize("stage", ["load", "train"])
@@ -172,7 +173,7 @@ def test_the_runs_store_is_gone(server: Cli, whole: Path, tmp_path: Path, stage:
     assert not any(p.is_file() for p in root.rglob("*")), "written in the place of a store that is gone"
     shutil.rmtree(root, ignore_errors=True)
     away.rename(root)
-    note(stage, "run store gone and back", f"1 → {run.check()}")
+    note(f"a run, in {stage}", "store gone and back", f"1 → {run.check()}")
 
 
 def fill(path: Path) -> None:
