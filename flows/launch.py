@@ -22,6 +22,9 @@ def run_here(
     """
     # Prefect's log lines are for its UI; the terminal shows progress instead.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    os.environ.setdefault(
+        "PREFECT_LOGGING_INTERNAL_LEVEL", "CRITICAL"
+    )  # whole events, while a server is away
     server = connect()
     with Display() as display:
         if server and server.started:
