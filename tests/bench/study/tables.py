@@ -151,8 +151,8 @@ def _second_stage(outcomes: Sequence[Outcome], names: Sequence[str]) -> Iterator
     for rate in sorted({variant(name).second_rate or 0.0 for name in names}):
         same = [name for name in names if variant(name).second_rate == rate]
         control = next((name for name in same if variant(name).arm.name == "more-steps"), None)
-        if control is not None:
-            others = [name for name in same if name != control]
+        others = [name for name in same if name != control]
+        if control is not None and others:
             yield f"\nLearning rate {rate:g}:\n"
             yield from _difference_table(differences(outcomes, control, LEVEL, others), others)
 
