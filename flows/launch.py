@@ -24,7 +24,7 @@ def run_here(
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     os.environ.setdefault(
         "PREFECT_LOGGING_INTERNAL_LEVEL", "CRITICAL"
-    )  # whole events, while a server is away
+    )  # else whole events
     server = connect()
     with Display() as display:
         if server and server.started:
