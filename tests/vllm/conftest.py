@@ -1,5 +1,6 @@
 """Real vLLM on CPU, from the environment that `make vllm-env` makes; required in CI."""
 
+import json
 import os
 import subprocess
 import sys
@@ -57,8 +58,8 @@ def vllm_server(vllm_python: str, tmp_path_factory: pytest.TempPathFactory) -> I
 @pytest.fixture(scope="module")
 def transformers_server(vllm_python: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
     """A server of another kind: `transformers serve`, without several samples per request."""
-    location, port = resolve(MODEL).location, _free_port()
-    log = tmp_path_factory.mktemp("transformers-server") / "log"
+    folder, port = tmp_path_factory.mktemp("transformers-server"), _free_port()
+    location, log = sampling_model(folder / "model"), folder / "log"
     command = [str(Path(vllm_python).with_name("transformers")), "serve", location, "--host", "127.0.0.1"]
     command += ["--port", str(port), "--device", "cpu", "--dtype", "float32"]
     with open(log, "wb") as file:
@@ -74,6 +75,18 @@ def transformers_server(vllm_python: str, tmp_path_factory: pytest.TempPathFacto
         yield Endpoint(f"http://127.0.0.1:{port}/v1", location)
     finally:
         end_group(process, 20)
+
+
+def sampling_model(folder: Path) -> str:
+    """The model in a folder that says to sample: this server is greedy at any temperature else."""
+    folder.mkdir()
+    for file in Path(resolve(MODEL).location).iterdir():
+        (folder / file.name).symlink_to(file)
+    settings = folder / "generation_config.json"
+    document = {**json.loads(settings.read_text()), "do_sample": True, "top_k": 0}
+    settings.unlink()
+    settings.write_text(json.dumps(document))
+    return str(folder)
 
 
 def answers(url: str, process: "subprocess.Popen[bytes]", log: Path) -> bool:
