@@ -2,7 +2,7 @@
 
     python tests/bench/generate_stage.py local  [--prompts 32] ...       transformers, in process
     python tests/bench/generate_stage.py vllm   [--python .venv-vllm/bin/python] ...
-    python tests/bench/generate_stage.py memory [--prompts 200,20000]    a fast endpoint that says nothing
+    python tests/bench/generate_stage.py memory [--prompts 2000,20000]   a fast endpoint that says nothing
 
 `local` compares with our engine alone (same requests in one call) and with the library's own
 `generate`. `vllm` starts one server and compares with a plain client loop of as many requests
@@ -12,6 +12,7 @@ interleaved, so that all meet the same machine.
 
 import argparse
 import asyncio
+import itertools
 import json
 import resource
 import statistics
@@ -138,8 +139,46 @@ def local(arguments: argparse.Namespace) -> None:
             )
             return library_bench.library(model, tokenizer, prompts, settings)
 
-        contenders = {"stage": lambda: stage(config, loaded), "engine alone": bare, "library": library}
+        def watched() -> int:
+            with timing(Engine) as steps:
+                tokens = stage(config, loaded)
+            whole, busy = steps[-1][1] - steps[0][0], sum(end - start for start, end in steps)
+            longest = max(b[0] - a[1] for a, b in itertools.pairwise(steps))
+            print(
+                f"engine idle between its first and last step: {whole - busy:.2f} of {whole:.2f} s "
+                f"({(whole - busy) / whole:.1%}), at most {longest * 1000:.0f} ms at once",
+                flush=True,
+            )
+            return tokens
+
+        contenders = {"stage": watched, "engine alone": bare, "library": library}
         compare(contenders, arguments.rounds, arguments.by_cpu)
+
+
+@contextmanager
+def timing(engine: Any) -> Iterator[list[tuple[float, float]]]:
+    """When an engine of this process computed: the beginning and end of every piece of work."""
+    pieces: list[tuple[float, float]] = []
+    names = ("_exchange", "_draw", "_step")
+    originals = {name: getattr(engine, name) for name in names}
+
+    def timed(function: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*arguments: Any) -> Any:
+            started = time.perf_counter()
+            try:
+                return function(*arguments)
+            finally:
+                pieces.append((started, time.perf_counter()))
+
+        return run
+
+    for name, function in originals.items():
+        setattr(engine, name, timed(function))
+    try:
+        yield pieces
+    finally:
+        for name, function in originals.items():
+            setattr(engine, name, function)
 
 
 # -- a server ---------------------------------------------------------------------------------
@@ -149,8 +188,10 @@ def vllm(arguments: argparse.Namespace) -> None:
     from advdistill_core.teachers import vllm_command
     from advdistill_core.teachers.vllm_server import Server
 
+    # Both go to the same server; without compilation it starts in half the time.
+    extra = ["--max-num-seqs=64", "--enforce-eager"]
     settings = TeacherConfig.model_validate(
-        {"backend": "vllm", "vllm": {"python": arguments.python, "extra_arguments": ["--max-num-seqs=64"]}}
+        {"backend": "vllm", "vllm": {"python": arguments.python, "extra_arguments": extra}}
     )
     build = vllm_command.find(settings)
     with tempfile.TemporaryDirectory() as root:
@@ -186,7 +227,10 @@ def against(server: Any, root: str, arguments: argparse.Namespace) -> None:
         busy = [i for i, running in enumerate(seen) if running > 0]
         between = seen[busy[0] : busy[-1] + 1]
         idle = sum(running == 0 for running in between)
-        print(f"samples with no request at the server, from the first to the last: {idle} of {len(between)}")
+        print(
+            f"samples with no request at the server, from the first to the last: {idle} of {len(between)}",
+            flush=True,
+        )
         return tokens
 
     compare(
@@ -304,7 +348,7 @@ def main() -> None:
     parser.add_argument("--python", default=".venv-vllm/bin/python")
     arguments = parser.parse_args()
     if arguments.what == "memory":
-        arguments.prompts = arguments.prompts or "200,20000"
+        arguments.prompts = arguments.prompts or "2000,20000,60000"
         memory(arguments)
         return
     arguments.prompts = int(arguments.prompts or 32)
