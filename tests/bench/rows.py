@@ -50,6 +50,12 @@ def tell(row: Row) -> None:
     print(_MARK + json.dumps(asdict(row)), flush=True)
 
 
+def tell_share(figure: str, peer: str, ours: float, theirs: float, unit: str, at_least: float) -> None:
+    """Print the row of a speed that must reach a share of the peer's."""
+    said = [f"{value:.1f} {unit}" for value in (ours, theirs)]
+    tell(Row(figure, peer, *said, ours / theirs, f"{at_least:g}x", ours / theirs >= at_least))
+
+
 def told(line: str) -> Row | None:
     """The row of a line of output, if it is one."""
     return Row(**json.loads(line.removeprefix(_MARK))) if line.startswith(_MARK) else None
