@@ -30,6 +30,8 @@ import httpx
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from rows import tell_share
+
 from advdistill_core.config import DistillConfig, TeacherConfig
 from advdistill_core.models.chat import render
 from advdistill_core.stages import GENERATE, LOAD, run_stage
@@ -90,6 +92,8 @@ def compare(contenders: dict[str, Callable[[], int]], rounds: int, by_cpu: bool 
     for name, value in medians.items():
         ratio = f", stage / this = {medians['stage'] / value:.3f}" if name != "stage" else ""
         print(f"{name}: median {value:.1f} {unit}{ratio}", flush=True)
+        if name != "stage":
+            tell_share("generation, stage against backend", name, medians["stage"], value, unit, 0.95)
 
 
 # -- transformers ---------------------------------------------------------------------------
