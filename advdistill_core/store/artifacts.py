@@ -167,7 +167,9 @@ class Store:
         """Hold the right to produce an artifact; waits for another living producer."""
         name = f"{stage}-{fingerprint}"
         if self.files.is_local:
-            return file_lock(self.files.local_folder(LOCKS) / f"{name}.lock", on_wait)
+            path = Path(self.files.path(f"{LOCKS}/{name}.lock"))  # refuses what would leave the root
+            self.files.local_folder(LOCKS)
+            return file_lock(path, on_wait)
         return claim(self.files, name, on_wait)
 
     def begin(self, stage: str, version: str, fingerprint: str, table: str | None) -> "ArtifactWriter":
