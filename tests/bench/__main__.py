@@ -80,9 +80,11 @@ BENCHES = (
 def run(bench: Bench, words: dict[str, str], quick: bool) -> tuple[list[Row], str]:
     """Run one script; returns its rows and, if it failed, why."""
     python = words[bench.python]
-    if not Path(python).exists():
-        remedy = "Make it with `make bench-env` (vLLM: `make vllm-env`)."
-        return [], f"{python}: there is no such interpreter. {remedy}"
+    needed = [python, *(words[name] for name in ("peers", "vllm") if f"{{{name}}}" in bench.arguments)]
+    for interpreter in needed:
+        if not Path(interpreter).exists():
+            remedy = "Make it with `make bench-env` (vLLM: `make vllm-env`)."
+            return [], f"{interpreter}: there is no such interpreter. {remedy}"
     arguments = [argument.format(**words) for argument in [*bench.arguments, *(bench.quick if quick else ())]]
     if quick and "--out" in arguments:  # a short run's tables replace no long one's
         arguments[arguments.index("--out") + 1] = os.devnull

@@ -79,12 +79,14 @@ def test_a_script_that_fails_leaves_what_it_told_and_ends_with_1(
     benches = [
         bench.Bench("breaks", script, ["peer", "3"]),
         bench.Bench("absent", script, ["peer", "0"], python="trl"),
+        bench.Bench("alone", script, ["{peers}", "0"]),
     ]
     assert bench.main(["--results", str(folder), "--peers", str(tmp_path)], benches) == 1
     assert len(json.loads((folder / "rows.json").read_text("utf-8"))) == 2
     said = capsys.readouterr().err
     assert "breaks: tells.py ended with 3." in said.replace(script, "tells.py")
     assert "absent: " in said
+    assert "alone: " in said
     assert "make bench-env" in said
 
 
