@@ -181,6 +181,7 @@ def test_a_bit_that_flips_in_silence(lab: Lab, root: Path, label: str) -> None:
     """Size and stamp stay: a stage that reads the file says so, and the same command mends it."""
     readers = [name for name, step in STEPS.items() if label in step.inputs.values()]
     if not readers:
+        note(label, "silent flip, read", "no stage reads it")
         pytest.skip("no stage reads it: `storage.deep_verify` notices, see test_damaged_files")
     chance = chance_of(label, "silent")
     reader, noticed = readers[0], 0
