@@ -2,7 +2,8 @@
 
     python tests/bench/generate_stage.py local  [--prompts 32] ...       transformers, in process
     python tests/bench/generate_stage.py vllm   [--python .venv-vllm/bin/python] ...
-    python tests/bench/generate_stage.py memory [--prompts 2000,20000]   a fast endpoint that says nothing
+    python tests/bench/generate_stage.py memory [--prompts 2000,20000]   an endpoint that answers at once
+    python tests/bench/generate_stage.py memory --in-process             a teacher that does, for many prompts
 
 `local` compares with our engine alone (same requests in one call) and with the library's own
 `generate`. `vllm` starts one server and compares with a plain client loop of as many requests
@@ -14,6 +15,7 @@ import argparse
 import asyncio
 import itertools
 import json
+import os
 import resource
 import statistics
 import subprocess
@@ -21,7 +23,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,7 +38,7 @@ from advdistill_core.config import DistillConfig, TeacherConfig
 from advdistill_core.models.chat import render
 from advdistill_core.stages import GENERATE, LOAD, run_stage
 from advdistill_core.store import ArtifactRef, Store
-from advdistill_core.teachers import Request, Sampling, response_seed
+from advdistill_core.teachers import Request, Response, Sampling, openings, response_seed
 
 _POLL_S = 0.25
 
@@ -208,8 +210,6 @@ def vllm(arguments: argparse.Namespace) -> None:
 
 
 def against(server: Any, root: str, arguments: argparse.Namespace) -> None:
-    import os
-
     os.environ["BENCH_KEY"] = server.key
     config = configuration(
         root, arguments.prompts, k=arguments.k, max_new_tokens=arguments.max_new_tokens, backend="openai",
@@ -281,7 +281,7 @@ def memory(arguments: argparse.Namespace) -> None:
     server = subprocess.Popen([sys.executable, __file__, "endpoint"], stdout=subprocess.PIPE, text=True)
     try:
         assert server.stdout is not None
-        port = int(server.stdout.readline())
+        port = int(server.stdout.readline()) if not arguments.in_process else 0
         for num in map(int, str(arguments.prompts).split(",")):
             with tempfile.TemporaryDirectory() as root:
                 for what in ("load", "generate"):  # the loading is no part of it
@@ -292,7 +292,21 @@ def memory(arguments: argparse.Namespace) -> None:
         server.wait()
 
 
+class Instant:
+    """A teacher in this process that answers at once, each time with another text."""
+
+    def generate(self, requests: Iterable[Request], *arguments: Any) -> Iterator[Response]:
+        for request in requests:
+            for sample_id, _ in request.samples:
+                yield Response(request.index, sample_id, os.urandom(100).hex(), "stop", 50)
+
+    def close(self) -> None:
+        pass
+
+
 def one(what: str, root: str, num: int, port: int) -> None:
+    if not port:
+        openings.open_teacher = lambda *arguments: Instant()  # type: ignore[assignment,return-value]
     config = configuration(
         root, num, backend="openai", model="m", base_url=f"http://127.0.0.1:{port}/v1", k=4, concurrency=32
     )
@@ -343,6 +357,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--concurrency", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--in-process", action="store_true", help="memory: without HTTP")
     parser.add_argument("--by-cpu", action="store_true", help="local: count CPU seconds")
     parser.add_argument("--python", default=".venv-vllm/bin/python")
     arguments = parser.parse_args()
