@@ -22,9 +22,7 @@ def run_here(
     """
     # Prefect's log lines are for its UI; the terminal shows progress instead.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-    os.environ.setdefault(
-        "PREFECT_LOGGING_INTERNAL_LEVEL", "CRITICAL"
-    )  # else whole events
+    os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "CRITICAL")  # else whole events
     server = connect()
     with Display() as display:
         if server and server.started:
