@@ -10,7 +10,7 @@ import pytest
 from pool_stack import Stack, Worker
 
 from advdistill_core.store import Store
-from advdistill_core.store.artifacts import Manifest
+from advdistill_core.store.manifest import Manifest
 
 pytestmark = pytest.mark.server
 
