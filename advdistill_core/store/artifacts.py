@@ -63,7 +63,7 @@ class Store:
 
     def distrust(self, manifest: Manifest) -> None:
         """Let whoever asks for an artifact next compare checksums, since bytes of it were altered."""
-        parts = [part.model_copy(update={"stamp": ""}) for part in manifest.parts]
+        parts = [part.model_copy(update={"stamp": "doubted"}) for part in manifest.parts]
         doubted = manifest.model_copy(update={"parts": parts})
         with contextlib.suppress(OSError):  # a store that cannot be written is not mended either
             self.files.write(f"{manifest.stage}/{manifest.fingerprint}/manifest.json", doubted.to_file())
@@ -184,8 +184,13 @@ class Artifact:
                 continue
             copy.parent.mkdir(parents=True, exist_ok=True)
             fetched = copy.with_name(f".{copy.name}.{uuid.uuid4().hex}.tmp")
-            files.fs.get_file(files.path(f"{self.folder}/{part.name}"), str(fetched))
-            os.replace(fetched, copy)
+            try:
+                with contextlib.suppress(FileNotFoundError):
+                    files.fs.get_file(files.path(f"{self.folder}/{part.name}"), str(fetched))
+                self._check(part, _sha256(fetched) if fetched.is_file() else "")
+                os.replace(fetched, copy)
+            finally:
+                fetched.unlink(missing_ok=True)
         return target
 
 

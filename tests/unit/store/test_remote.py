@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from advdistill_core.errors import ArtifactError
 from advdistill_core.store import ArtifactRef, Store
 
 
@@ -36,6 +37,20 @@ def test_a_fetched_model_follows_its_artifact(store: Store) -> None:
     """Made again with weights of the same size, the local copy is fetched again."""
     assert (store.open(model(store, b"old")).local_path() / "model.safetensors").read_bytes() == b"old"
     assert (store.open(model(store, b"new")).local_path() / "model.safetensors").read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("damaged", [b"abC", None], ids=["flipped", "gone"])
+def test_a_model_altered_in_the_store_is_not_handed_out(store: Store, damaged: bytes | None) -> None:
+    """A flip keeps the size, and memory:// has no stamps: only the checksum tells."""
+    artifact = store.open(model(store, b"abc"))
+    if damaged is None:
+        store.files.remove("train/f/model.safetensors")
+    else:
+        store.files.write("train/f/model.safetensors", damaged)
+    with pytest.raises(ArtifactError, match="altered bytes"):
+        artifact.local_path()
+    assert not any(store.files.local_folder("train/f").iterdir()), "nothing of it stays here"
+    assert store.find("train", "f") is None, "from here on it is known to be damaged"
 
 
 def test_removing_an_artifact_removes_its_local_work(store: Store) -> None:
