@@ -1,7 +1,8 @@
 """A remote file system that does not answer is asked again for a while.
 
 A run of many hours should not end because its object store was restarted. Answers that are
-refusals (no such file, no right to it) are passed on at once.
+refusals (no such file, no right to it) are passed on at once, and so are failures of this
+machine's own disk: waiting frees no space on it.
 """
 
 import errno
@@ -14,6 +15,18 @@ from typing import Any, TypeVar
 PATIENCE_S = 180.0
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 10.0
 _ANSWERS = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
+#: What this machine says of its own disk and files while something is fetched or sent.
+_OURS = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.EFBIG,
+    errno.ENOMEM,
+}
 
 T = TypeVar("T")
 
@@ -61,5 +74,5 @@ class Patient:
 def _is_silence(error: Exception) -> bool:
     """Whether an error is no answer: one of the network, or of a file system's own kind."""
     if isinstance(error, OSError):
-        return not isinstance(error, _ANSWERS)
+        return not isinstance(error, _ANSWERS) and error.errno not in _OURS
     return type(error).__module__ != "builtins"

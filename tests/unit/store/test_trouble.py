@@ -124,6 +124,14 @@ def test_a_refusal_and_a_mistake_of_ours_are_not(quick: None) -> None:
         assert fs.calls == 1
 
 
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EMFILE])
+def test_a_full_disk_of_ours_is_not_waited_for(quick: None, number: int) -> None:
+    fs = Shaky(OSError(number, os.strerror(number), "/tmp/model.safetensors"))
+    with pytest.raises(OSError, match="safetensors") as caught:
+        Patient(fs, "s3://b").read("a")
+    assert (fs.calls, caught.value.errno) == (1, number)
+
+
 def test_patience_ends(quick: None) -> None:
     fs = Patient(Shaky(*[Strange("no route")] * 1000), "s3://b")
     fs.patience_s = 0.1
