@@ -59,18 +59,19 @@ def weighting(metrics: Mapping[str, Any]) -> list[Figure]:
             "effective_sample_size",
             1,
             "Effective sample size",
-            "equally weighted responses a prompt counts as",
+            "responses",
+            "Equally weighted responses that a prompt counts as.",
         ),
-        ("weight_on_correct_frac", 100, "Weight on correct responses", "%"),
+        ("weight_on_correct_frac", 100, "Weight on correct responses", "%", ""),
     ]
     found = []
-    for name, scale, title, unit in columns:
+    for name, scale, title, unit, note in columns:
         values = [round(scale * r[name], 2) for r in rows]
         bar = _bar(labels, values, "", "var(--accent)")
         bar["customdata"] = [r["num_groups"] for r in rows]
         bar["hovertemplate"] = "%{x} correct: %{y}<br>%{customdata} prompts<extra></extra>"
         layout = _layout("correct of the graded responses", unit, xaxis={"type": "category"})
-        figure = {"id": f"weigh-{name.replace('_', '-')}", "title": title, "note": "", "data": [bar]}
+        figure = {"id": f"weigh-{name.replace('_', '-')}", "title": title, "note": note, "data": [bar]}
         found.append({**figure, "layout": layout})
     return found
 

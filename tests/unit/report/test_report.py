@@ -163,6 +163,8 @@ def test_plots_are_valid_and_coloured_by_the_page(html: str) -> None:
     plain = re.sub(r"var\(--[a-z]+\)", "#123456", json.dumps(figures))
     for figure in json.loads(plain):
         graph_objects.Figure({"data": figure["data"], "layout": figure["layout"]})
+        # A title that runs along the y-axis has about 200 px; what is longer is cut at both ends.
+        assert len(figure["layout"]["yaxis"]["title"]["text"]) <= 24, figure["id"]
 
 
 def test_every_histogram_counts_every_row_once(html: str) -> None:
