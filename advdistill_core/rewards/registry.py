@@ -51,10 +51,16 @@ def make(task: str, policy: PolicyConfig) -> Verifier:
     return found(policy)
 
 
-def versions() -> dict[str, str]:
-    """Name and version of the packages whose verifiers could decide a verdict."""
+def versions(task: str | None = None) -> dict[str, str]:
+    """Name and version of the packages whose verifiers could decide a verdict.
+
+    Args:
+        task: the only one that occurs; None where that is not known.
+    """
     return {
-        name: f"{p.dist.name}=={p.dist.version}" if p.dist else p.value for name, p in _installed().items()
+        name: f"{p.dist.name}=={p.dist.version}" if p.dist else p.value
+        for name, p in _installed().items()
+        if task in (None, name)
     }
 
 

@@ -23,8 +23,20 @@ _RESPONSE_COLUMNS = ["prompt_id", "sample_id", "text", "finish_reason", "num_tok
 
 
 def identity(config: DistillConfig, params: Mapping[str, Any]) -> dict[str, Any]:
-    """Verdicts depend on the versions of what parses, computes and scores too."""
-    return {"verifiers": {**{name: version(name) for name in _DECIDING}, **registry.versions()}}
+    """Verdicts depend on the versions of what parses, computes and scores too.
+
+    Of the installed verifiers only the one of the questions' task decides: installing
+    another must not grade again.
+    """
+    found = {name: version(name) for name in _DECIDING} | registry.versions(_task(config, params))
+    return {"verifiers": found}
+
+
+def _task(config: DistillConfig, params: Mapping[str, Any]) -> str | None:
+    """The task of all questions of a set, the prompts' without one; None if it is not known."""
+    if "set" not in params:
+        return config.prompts.task
+    return next((chosen.task for chosen in config.evaluation.sets if chosen.name == params["set"]), None)
 
 
 def run(

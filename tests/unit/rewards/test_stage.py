@@ -1,5 +1,6 @@
 """The verify stage: rewards, resumption, error rate, ungradable prompts."""
 
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -196,3 +197,16 @@ def test_an_ungradable_prompt_has_no_rewards_whatever_its_verifier_says(tmp_path
     }
     rows = _run(store, inputs)
     assert [(row["verdict"], row["reward"] is None) for row in rows] == [("error", True), ("correct", False)]
+
+
+def test_an_installed_verifier_enters_the_fingerprint_of_its_own_task_alone(own_verifiers: Path) -> None:
+    def found(task: str, **params: str) -> dict[str, str]:
+        evaluation = {"sets": [{"name": "slow", "task": "sleepy"}]}
+        config = DistillConfig.model_validate({"prompts": {"task": task}, "evaluation": evaluation})
+        return dict(stage.identity(config, params)["verifiers"])
+
+    plain = {name: version(name) for name in stage._DECIDING}
+    assert found("math") == plain  # as without any package
+    assert found("math", set="slow") == plain | {"sleepy": "own-verifiers==1.2"}
+    assert found("raises") == plain | {"raises": "own-verifiers==1.2"}
+    assert {"sleepy", "raises"} <= found("math", set="of another configuration").keys()
