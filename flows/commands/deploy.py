@@ -100,21 +100,21 @@ def form(flow: Flow[..., Any]) -> dict[str, Any]:
 
 
 def _schedules(client: SyncPrefectClient, deployment: Deployment) -> list[DeploymentScheduleCreate]:
-    """The schedule; one that was paused by hand stays paused, one that was changed stays changed."""
-    if not deployment.cron:
-        return []
-    kept: list[DeploymentScheduleCreate] = []
+    """What is there already, whoever made it, and ours if it is missing.
+
+    The server replaces the schedules of a deployment by those that it is sent.
+    """
     try:
         known = client.read_deployment_by_name(f"{deployment.flow}/{deployment.name}").schedules
     except ObjectNotFound:
         known = []
-    for old in known:
-        kept.append(
-            DeploymentScheduleCreate(
-                schedule=old.schedule, active=old.active, parameters=old.parameters, slug=old.slug
-            )
+    kept = [
+        DeploymentScheduleCreate(
+            schedule=old.schedule, active=old.active, parameters=old.parameters, slug=old.slug
         )
-    if any(schedule.slug == deployment.name for schedule in kept):
+        for old in known
+    ]
+    if not deployment.cron or any(schedule.slug == deployment.name for schedule in kept):
         return kept
     cron = CronSchedule(cron=deployment.cron, timezone="UTC")
     return [*kept, DeploymentScheduleCreate(schedule=cron, slug=deployment.name)]

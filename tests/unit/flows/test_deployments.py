@@ -3,12 +3,18 @@
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
+from prefect.client.schemas.actions import DeploymentScheduleCreate
+from prefect.client.schemas.objects import DeploymentSchedule
+from prefect.client.schemas.schedules import IntervalSchedule
+from prefect.exceptions import ObjectNotFound
 
 from advdistill_core.config import DistillConfig, RedistillConfig
 from flows import catalog
+from flows.commands.deploy import apply
 from flows.deployments import deployments
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -104,3 +110,52 @@ def test_the_form_has_labels_for_people() -> None:
     families = schema["definitions"]["PromptsConfig"]["properties"]["families"]
     assert "Use JSON Input" in families["description"], "its mapping has no input of its own"
     assert "Use JSON Input" not in str(schema["definitions"]["WeightingConfig"])
+
+
+class Registry:
+    """What a server remembers of schedules; like Prefect's, it replaces them by what it is sent."""
+
+    def __init__(self) -> None:
+        self.schedules: dict[str, list[DeploymentSchedule]] = {}
+
+    def create_flow_from_name(self, name: str) -> str:
+        return name
+
+    def read_deployment_by_name(self, name: str) -> SimpleNamespace:
+        if name not in self.schedules:
+            raise ObjectNotFound(http_exc=Exception(name))
+        return SimpleNamespace(schedules=self.schedules[name])
+
+    def create_deployment(
+        self, flow_id: str, name: str, schedules: list[DeploymentScheduleCreate], **_: object
+    ) -> str:
+        made = [DeploymentSchedule(**schedule.model_dump(exclude={"replaces"})) for schedule in schedules]
+        self.schedules[f"{flow_id}/{name}"] = made
+        return name
+
+    def register(self) -> None:
+        for deployment in LISTED:
+            apply(self, deployment)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("active", [True, False])
+@pytest.mark.parametrize("name", ["distill/quickstart", "compare/default", "redistill/nightly"])
+def test_a_schedule_that_a_user_added_stays(name: str, active: bool) -> None:
+    """The UI's form gives a schedule no slug; one of the API may have one."""
+    registry = Registry()
+    registry.register()
+    added = [
+        DeploymentSchedule(
+            schedule=IntervalSchedule(interval=3600.0),
+            active=active,
+            parameters={"from_stage": "train"},
+            slug=slug,
+        )
+        for slug in (None, "hourly")
+    ]
+    registry.schedules[name] += added
+    fields = {"schedule", "active", "parameters", "slug"}
+    before = [schedule.model_dump(include=fields) for schedule in registry.schedules[name]]
+    registry.register()
+    after = [schedule.model_dump(include=fields) for schedule in registry.schedules[name]]
+    assert after == before
