@@ -36,7 +36,10 @@ class StagePolicy(CachePolicy):
         refs, params = split_arguments(inputs)
         plan = plan_stage(STAGES[self.stage], config, refs, store, params)
         root = hashlib.sha256(store.files.uri.encode()).hexdigest()[:12]
-        return f"{self.stage}-{plan.fingerprint}-{root}"
+        key = f"{self.stage}-{plan.fingerprint}-{root}"
+        if folder := result_folder(config):
+            _forget_another(folder / key, plan.fingerprint)
+        return key
 
 
 class ReferenceSerializer(Serializer):
@@ -64,6 +67,21 @@ class ReferenceSerializer(Serializer):
         if found is None:
             raise ArtifactError(f"artifact {ref.uri}: got missing or altered files, expected a whole one.")
         return found
+
+
+def _forget_another(record: Path, fingerprint: str) -> None:
+    """Remove the record of an artifact with another fingerprint than its key stands for.
+
+    A stage in a process of its own works its fingerprint out again. Where a package was
+    installed since the flow began, that is another one, and the record names what the flow
+    did not ask for.
+    """
+    try:
+        named = json.loads(json.loads(record.read_bytes())["result"])["fingerprint"]
+    except (OSError, ValueError, KeyError, TypeError):  # none, torn, or an error's
+        return
+    if named != fingerprint:
+        record.unlink(missing_ok=True)
 
 
 def split_arguments(arguments: dict[str, Any]) -> tuple[dict[str, ArtifactRef], dict[str, Any]]:

@@ -4,12 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prefect.filesystems import LocalFileSystem
+from prefect.results import ResultStore
 
 from advdistill_core.config import DistillConfig
 from advdistill_core.errors import ArtifactError
 from advdistill_core.store import ArtifactRef, Store
 from advdistill_core.store.tables import WEIGHTS
-from tasks.cache import ReferenceSerializer, StagePolicy
+from tasks.cache import ReferenceSerializer, StagePolicy, result_folder
 
 
 def config(root: Path, **changes: Any) -> DistillConfig:
@@ -100,3 +102,28 @@ def test_the_error_of_a_failed_task_is_kept_and_never_taken_for_a_reference() ->
     assert b"parts are missing" in blob
     with pytest.raises(ArtifactError, match="expected a reference"):
         serializer.loads(blob)
+
+
+def test_a_record_of_another_fingerprint_is_no_hit(tmp_path: Path) -> None:
+    """What a stage's own process fingerprinted otherwise, since a package was installed meanwhile."""
+    given = {"responses": artifact(tmp_path, "generate", "a"), "rewards": artifact(tmp_path, "verify", "b")}
+    name = key("weigh", config=config(tmp_path), **given)
+    assert name is not None
+    folder = result_folder(config(tmp_path))
+    assert folder is not None
+    expected = name.split("-")[1]
+
+    def remember(fingerprint: str) -> None:
+        store = ResultStore(
+            result_storage=LocalFileSystem(basepath=str(folder)), serializer=ReferenceSerializer()
+        )
+        store.write(artifact(tmp_path, "weigh", fingerprint), key=name)
+
+    def is_hit() -> bool:
+        assert key("weigh", config=config(tmp_path), **given) == name
+        return ResultStore(result_storage=LocalFileSystem(basepath=str(folder))).exists(name)
+
+    remember("c" * 32)
+    assert not is_hit()
+    remember(expected)
+    assert is_hit()
