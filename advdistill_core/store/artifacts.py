@@ -62,11 +62,15 @@ class Store:
         return None
 
     def distrust(self, manifest: Manifest) -> None:
-        """Let whoever asks for an artifact next compare checksums, since bytes of it were altered."""
+        """Let whoever asks for an artifact next compare checksums, since bytes of it were altered.
+
+        Nothing is written where somebody makes it anew, or did since `manifest` was read.
+        """
         parts = [part.model_copy(update={"stamp": "doubted"}) for part in manifest.parts]
         doubted = manifest.model_copy(update={"parts": parts})
         with contextlib.suppress(OSError):  # a store that cannot be written is not mended either
-            self.files.write(f"{manifest.stage}/{manifest.fingerprint}/manifest.json", doubted.to_file())
+            if self.manifest(manifest.stage, manifest.fingerprint) == manifest:
+                self.files.write(f"{manifest.stage}/{manifest.fingerprint}/manifest.json", doubted.to_file())
 
     def tidy(self, ref: ArtifactRef) -> None:
         """Remove what a producer that was killed after its manifest had no time to remove."""

@@ -193,3 +193,18 @@ def test_what_the_machine_did_is_one_line_with_a_remedy(error: Exception, words:
     assert words in str(told)
     assert "\n" not in str(told)
     assert machine_error("stage load", RuntimeError("a mistake of ours")) is None
+
+
+@pytest.mark.parametrize("meanwhile", ["made anew", "being made anew"])
+def test_doubt_of_an_old_artifact_does_not_touch_a_new_one(tmp_path: Path, meanwhile: str) -> None:
+    store = Store(str(tmp_path))
+    old = store.open(made(store))
+    path = tmp_path / "train" / ("f" * 32) / "manifest.json"
+    if meanwhile == "made anew":
+        made(store, b"other weights")
+    else:
+        store.begin("train", "1", "f" * 32, None).write_file("model.safetensors", b"other weights")
+    there = path.read_bytes() if path.exists() else None
+    with pytest.raises(ArtifactError, match="altered bytes"):
+        old.file("model.safetensors")
+    assert (path.read_bytes() if path.exists() else None) == there
