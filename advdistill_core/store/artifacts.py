@@ -232,7 +232,7 @@ class ArtifactWriter:
         self._started_at, self._started = time.time(), time.monotonic()
         damaged = store.manifest(stage, fingerprint)
         if damaged:  # it tells which parts are still good
-            store.files.write(f"{self.folder}/work/replaced.json", damaged.model_dump_json().encode())
+            store.files.write(f"{self.folder}/work/replaced.json", damaged.to_file())
         store.files.remove(f"{self.folder}/manifest.json")  # parts below it are about to change
 
     # -- work in progress ---------------------------------------------------------------

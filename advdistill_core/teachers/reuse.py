@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from pydantic import ValidationError
 
 from advdistill_core.errors import ArtifactError
 from advdistill_core.store import Manifest, Store, tables
@@ -61,9 +60,11 @@ class Reuse:
 
     def __init__(self, store: Store, identities: Collection[str], own: str) -> None:
         self.store = store
-        self._files = [
-            name for folder in self._folders() for name in self._sources(folder, identities, folder == own)
-        ]
+        #: Each source with the checksum that its manifest has; None where it guards itself.
+        self._sha256: dict[str, str | None] = {}
+        for folder in self._folders():
+            self._sha256.update(self._sources(folder, identities, folder == own))
+        self._files = list(self._sha256)
         self._open: OrderedDict[int, pa.Table | None] = OrderedDict()
         digests, places = [np.empty(0, np.uint64)], [np.empty(0, np.uint64)]
         for number, name in enumerate(self._files):
@@ -96,25 +97,27 @@ class Reuse:
         found = [e["name"] for e in files.fs.ls(path, detail=True) if e["type"] == "directory"]
         return [f"{_STAGE}/{name.rstrip('/').rpartition('/')[2]}" for name in sorted(found)]
 
-    def _sources(self, folder: str, identities: Collection[str], own: bool) -> Iterator[str]:
-        """Names of the files of an artifact that can be believed."""
+    def _sources(
+        self, folder: str, identities: Collection[str], own: bool
+    ) -> Iterator[tuple[str, str | None]]:
+        """Names of an artifact's files that may hold responses, and what their bytes must sum to."""
         manifest = self._manifest(folder)
         if manifest is not None and any(i in manifest.model_dump_json() for i in identities):
             for part in manifest.parts:
-                if _is_as_recorded(self.store, f"{folder}/{part.name}", part):
-                    yield f"{folder}/{part.name}"
+                yield f"{folder}/{part.name}", part.sha256
         if not own:
             files = self.store.files
-            yield from (f"{folder}/work/{n}" for n in files.names(f"{folder}/work") if n.endswith(".parquet"))
+            shards = files.names(f"{folder}/work")
+            yield from ((f"{folder}/work/{n}", None) for n in shards if n.endswith(".parquet"))
             journals = files.names(f"{folder}/work/responses") if files.is_local else []
-            yield from (f"{folder}/work/responses/{n}" for n in journals if n.endswith(".jsonl"))
+            yield from ((f"{folder}/work/responses/{n}", None) for n in journals if n.endswith(".jsonl"))
 
     def _manifest(self, folder: str) -> Manifest | None:
         """The manifest of an artifact, or of the damaged version that is being replaced."""
         for name in ("manifest.json", "work/replaced.json"):
             try:
-                return Manifest.model_validate_json(self.store.files.read(f"{folder}/{name}"))
-            except (FileNotFoundError, ValidationError):
+                return Manifest.of_file(self.store.files.read(f"{folder}/{name}"))
+            except (FileNotFoundError, ValueError):
                 continue
         return None
 
@@ -143,19 +146,15 @@ class Reuse:
                 columns = tables.RESPONSES.names
                 table = tables.from_rows(({c: r[c] for c in columns} for r in rows), tables.RESPONSES)
             else:
-                table = tables.decode(self.store.files.read(name), name)
+                data, sha256 = self.store.files.read(name), self._sha256[name]
+                if sha256 and hashlib.sha256(data).hexdigest() != sha256:  # size and stamp hide a flip
+                    return None
+                table = tables.decode(data, name)
             table = table.select(tables.RESPONSES.names).cast(tables.RESPONSES)
         except (FileNotFoundError, ArtifactError, KeyError, pa.ArrowInvalid):
             return None
         reasons = table["finish_reason"].to_pylist()
         return table.filter(pa.array([reason != "error" for reason in reasons], pa.bool_()))
-
-
-def _is_as_recorded(store: Store, name: str, part: Any) -> bool:
-    found = store.files.size_and_stamp(name)
-    if found is None or found[0] != part.size_bytes:
-        return False
-    return found[1] == part.stamp or store.files.sha256(name) == part.sha256
 
 
 def _answers(row: Row, wanted: Wanted) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from counting_endpoint import CountingEndpoint
 
@@ -12,7 +13,7 @@ from advdistill_core.config import DistillConfig
 from advdistill_core.errors import StageError
 from advdistill_core.progress import Event
 from advdistill_core.stages import GENERATE, LOAD, VERIFY, run_stage
-from advdistill_core.store import Artifact, ArtifactRef, Store
+from advdistill_core.store import Artifact, ArtifactRef, Store, tables
 from advdistill_core.teachers.local import Engine
 from advdistill_core.teachers.protocol import OnTokens, Request, Response, Sampling
 
@@ -221,3 +222,37 @@ def test_the_server_is_asked_for_what_is_missing_only(tmp_path: Path) -> None:
     assert all(new[key] == row for key, row in old.items())
     assert second.manifest.metrics["reused_responses"] == 120
     assert second.manifest.tokens["generated"] == 280 * 7
+
+
+@pytest.mark.parametrize("believed", ["stamp", "manifest"])
+def test_altered_bytes_that_look_untouched_are_no_source(
+    tmp_path: Path, asked: list[int], believed: str
+) -> None:
+    """A part with other texts whose size and stamp fit, and one that an altered manifest calls its own."""
+    store, before = Store(str(tmp_path)), generate(tmp_path)
+    part = next(part for part in before.manifest.parts if part.name.endswith(".parquet"))
+    name = f"{before.folder}/{part.name}"
+    table = before.table()
+    altered = table.set_column(table.schema.get_field_index("text"), "text", pa.array(["no"] * len(table)))
+    store.files.write(name, tables.encode(altered))
+    found = store.files.size_and_stamp(name)
+    assert found is not None
+    part.size_bytes, part.stamp = found
+    body = before.manifest.to_file()
+    if believed == "manifest":
+        body = body.replace(part.sha256.encode(), store.files.sha256(name).encode())
+    store.files.write(f"{before.folder}/manifest.json", body)
+    asked.clear()
+    after = generate(tmp_path, k=K + 1)
+    assert len(asked) == NUM * (K + 1)
+    assert after.manifest.metrics["reused_responses"] == 0
+
+
+def test_good_parts_of_a_damaged_artifact_are_a_source(tmp_path: Path, asked: list[int]) -> None:
+    """Its manifest is kept aside, sealed, while the artifact is made anew."""
+    store, before = Store(str(tmp_path)), generate(tmp_path)
+    store.begin("generate", "1", before.manifest.fingerprint, "responses")  # and was killed
+    asked.clear()
+    after = generate(tmp_path)
+    assert asked == []
+    assert after.manifest.content_hash() == before.manifest.content_hash()
