@@ -177,7 +177,8 @@ class Files:
             return
         _remove_local(self._scratch() / name)
         if self.fs.exists(path):
-            self.fs.rm(path, recursive=True)
+            with contextlib.suppress(FileNotFoundError):  # a first try arrived, its answer did not
+                self.fs.rm(path, recursive=True)
 
     def keep_only(self, folder: str, names: Collection[str]) -> None:
         """Remove what else lies in a local folder: files that a kill left half-written."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from advdistill_core.errors import ArtifactError
-from advdistill_core.store import ArtifactRef, Store
+from advdistill_core.store import ArtifactRef, Store, patient
 
 
 @pytest.fixture
@@ -68,6 +68,24 @@ def test_commit_leaves_no_checkpoints_behind(store: Store) -> None:
     out.write_file("model.safetensors", b"abc")
     out.commit({}, {})
     assert not folder.exists()
+
+
+def test_a_removal_whose_answer_was_lost_is_no_failure(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is asked for again, and finds nothing."""
+    monkeypatch.setattr(patient, "_FIRST_WAIT_S", 0.01)
+    memory = store.files.fs._fs
+    removed, lost = memory.rm, [ConnectionResetError("no answer")]
+
+    def rm(path: str, recursive: bool) -> None:
+        removed(path, recursive=recursive)
+        if lost:
+            raise lost.pop()
+
+    store.files.write("train/f/work/a", b"1")
+    monkeypatch.setattr(memory, "rm", rm)
+    store.files.remove("train/f/work")
+    assert not lost
+    assert not store.files.exists("train/f/work")
 
 
 def test_the_local_folder_is_private(store: Store, tmp_path: Path) -> None:
