@@ -24,6 +24,9 @@ FOLDER = ".claims"
 #: How long a claim outlives a holder that was killed, in seconds.
 LEASE_S = 60.0
 _RENEWALS_PER_LEASE = 6
+#: Leases without a renewal after which a claim lapses even if the store was slow all the time:
+#: far more than the patience with a store, after which a living holder gives up by itself.
+_MOST_LEASES = 20
 _POLL_S = 0.5
 
 
@@ -61,13 +64,17 @@ def is_held(files: Files, name: str) -> bool:
 
 def _take(files: Files, folder: str, on_wait: Callable[[], None] | None, lease_s: float) -> int:
     seen, since, waited = b"", time.monotonic(), False
+    changed = since  # `since` starts again after a slow look, this does not
     while True:
         asked = time.monotonic()
         number, body = _latest(files, folder)
         # A store that did not answer has told nothing of the holder, who could not renew either.
-        if body != seen or time.monotonic() - asked > lease_s / _RENEWALS_PER_LEASE:
-            seen, since = body, time.monotonic()
-        if not _holds(body) or time.monotonic() - since > lease_s:
+        now = time.monotonic()
+        if body != seen:
+            seen, since, changed = body, now, now
+        elif now - asked > lease_s / _RENEWALS_PER_LEASE:
+            since = now
+        if not _holds(body) or now - since > lease_s or now - changed > _MOST_LEASES * lease_s:
             if files.create(_path(folder, number + 1), _body(held=True)):
                 if _latest(files, folder)[0] == number + 1:
                     _forget(files, folder, number + 1)

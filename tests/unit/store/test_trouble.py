@@ -176,6 +176,15 @@ def test_an_outage_does_not_count_against_the_holder(slow_store: Any) -> None:
     waiter.join(5)
 
 
+def test_a_dead_claim_lapses_on_a_store_that_is_always_slow(slow_store: Any) -> None:
+    """Every look takes longer than the lease, so none of them counts, but they end."""
+    files, delay = slow_store
+    files.create(f"{FOLDER}/a/00000001.json", b'{"held": true, "beat": "x"}')
+    delay[0], began = 0.06, time.monotonic()
+    with claim(files, "a", lease_s=0.05):
+        assert time.monotonic() - began > 20 * 0.05
+
+
 @pytest.mark.parametrize(
     ("error", "words"),
     [
