@@ -40,12 +40,20 @@ class Entry:
 
 @dataclass(frozen=True)
 class View:
-    """A list of prompts to browse, with its filters (tag, label)."""
+    """A list of prompts to browse.
+
+    Args:
+        filters: (tag, label) each.
+        num_kinds: how many of the first filters exclude each other, since a prompt is of one
+            kind only.
+        num_left_out: prompts that are not in the list.
+    """
 
     name: str
     label: str
     filters: Sequence[tuple[str, str]]
     entries: Sequence[Entry]
+    num_kinds: int
     num_left_out: int = 0
 
     def rows(self) -> dict[str, Any]:
@@ -61,6 +69,7 @@ class View:
             "rows": [
                 [e.id, e.snippet, sum(bits.get(t, 0) for t in e.tags), e.verdicts] for e in self.entries
             ],
+            "num_kinds": self.num_kinds,
             "chunk": CHUNK,
             "num_left_out": self.num_left_out,
         }
@@ -93,7 +102,7 @@ def train_view(groups: Sequence[Group], max_responses: int) -> View:
         if total > max_responses:
             break
         entries.append(_train_entry(group))
-    return View("train", "Training prompts", filters, entries, len(groups) - len(entries))
+    return View("train", "Training prompts", filters, entries, 3, len(groups) - len(entries))
 
 
 def _train_entry(group: Group) -> Entry:
@@ -129,7 +138,7 @@ def heldout_view(asked: Mapping[str, Question], before: Sequence[Row], after: Se
         tags = _response_tags([*old, *new]) | ({outcome(old, new)} if old and new else set())
         details = [_response(r, "before") for r in old] + [_response(r, "after") for r in new]
         entries.append(_entry(question, tags, [*old, *new], details))
-    return View("heldout", "Held-out questions", filters, entries)
+    return View("heldout", "Held-out questions", filters, entries, 4)
 
 
 def _entry(question: Question, tags: set[str], rows: Sequence[Row], details: list[dict[str, Any]]) -> Entry:

@@ -47,6 +47,7 @@ function paint() {
   const first = Math.max(0, Math.floor(list.scrollTop / ROW_PX) - 5);
   const last = Math.min(state.shown.length, Math.ceil((list.scrollTop + list.clientHeight) / ROW_PX) + 5);
   const fresh = document.createDocumentFragment();
+  if (!state.shown.length) fresh.append(element("p", "note", "No prompt fits these filters and this search."));
   for (let place = first; place < last; place++) {
     const index = state.shown[place];
     const [id, snippet, , letters] = rows[index];
@@ -75,7 +76,13 @@ function refresh() {
   $("count").textContent = `${state.shown.length} of ${view.rows.length} prompts${more}`;
   $("spacer").style.height = `${state.shown.length * ROW_PX}px`;
   $("list").scrollTop = 0;
-  paint();
+  if (state.shown.includes(state.chosen)) paint();
+  else if (state.shown.length) choose(state.shown[0], false);
+  else {
+    state.chosen = -1;
+    $("detail").replaceChildren();
+    paint();
+  }
 }
 
 function choose(index, jump) {
@@ -151,22 +158,24 @@ function toggle(label, pressed, action) {
   const button = element("button", "", label);
   button.type = "button";
   button.setAttribute("aria-pressed", String(pressed));
-  button.addEventListener("click", () => action(button));
+  button.addEventListener("click", action);
   return button;
 }
 
 function open(number) {
   Object.assign(state, { view: number, mask: 0, chosen: -1 });
   [...$("views").children].forEach((tab, i) => tab.setAttribute("aria-selected", String(i === number)));
+  const kinds = (1 << views[number].num_kinds) - 1; // a prompt is of one kind: the last pressed counts
   $("filters").replaceChildren(...views[number].filters.map(({ label, count }, bit) =>
-    toggle(`${label} ${count}`, false, (button) => {
-      state.mask ^= 1 << bit;
-      button.setAttribute("aria-pressed", String(Boolean(state.mask & (1 << bit))));
+    toggle(`${label} ${count}`, false, () => {
+      const pressed = 1 << bit;
+      if (pressed & kinds) state.mask &= ~kinds | pressed;
+      state.mask ^= pressed;
+      [...$("filters").children].forEach((button, i) =>
+        button.setAttribute("aria-pressed", String(Boolean(state.mask & (1 << i)))));
       refresh();
     })));
   refresh();
-  if (state.shown.length) choose(state.shown[0], false);
-  else $("detail").replaceChildren(element("p", "note", "Nothing to show."));
 }
 
 views.forEach((view, number) => {

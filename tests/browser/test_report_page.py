@@ -116,9 +116,11 @@ def test_filters_and_search(opened: Opened) -> None:
     opened.press("Gained 12")
     assert opened.count() == "12 of 40 prompts"
     opened.press("Lost 2")
-    assert opened.count() == "0 of 40 prompts"  # nothing is both
-    opened.press("Gained 12")
-    assert opened.count() == "2 of 40 prompts"
+    assert opened.count() == "2 of 40 prompts"  # nothing is both: the last one counts
+    assert opened.page.locator("#filters [aria-pressed=true]").all_inner_texts() == ["Lost 2"]
+    opened.shows("h00008")
+    opened.press("Lost 2")
+    assert opened.count() == "40 of 40 prompts"
     opened.press("Training prompts (5)")
     for label, expected in (("Mixed 2", 2), ("All wrong 1", 1), ("Truncated 1", 1), ("Unparsed 1", 1)):
         opened.press(label)
@@ -126,6 +128,12 @@ def test_filters_and_search(opened: Opened) -> None:
         opened.press(label)
     opened.page.locator("#search").fill("T00003")
     assert opened.count() == "1 of 5 prompts"
+    opened.shows("t00003")
+    opened.press("Mixed 2")
+    opened.press("Truncated 1")  # of another kind: both must fit
+    assert opened.count() == "0 of 5 prompts"
+    assert "No prompt fits" in opened.page.locator("#list").inner_text()
+    assert opened.page.locator("#detail").inner_text() == ""
 
 
 def test_hostile_text_shows_as_text(opened: Opened) -> None:
