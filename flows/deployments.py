@@ -24,7 +24,8 @@ class Deployment:
         entrypoint: `module:flow`; workers import it from the installed package.
         limit: runs at once, or None.
         overlap: what a run beyond the limit does: wait (ENQUEUE) or be cancelled.
-        cron: when it runs by itself, in UTC; its slug is the deployment's name.
+        cron: when it runs by itself, in UTC, once somebody switches the schedule on; its slug is
+            the deployment's name.
     """
 
     flow: str
@@ -124,9 +125,7 @@ def _entry(deployment: Deployment) -> dict[str, Any]:
     }
     if deployment.limit:
         entry["concurrency_limit"] = {"limit": deployment.limit, "collision_strategy": deployment.overlap}
-    if deployment.cron:  # no `active`: a schedule paused by hand stays paused
-        entry["schedules"] = [{"cron": deployment.cron, "timezone": "UTC", "slug": deployment.name}]
-    return entry
+    return entry  # no schedule: `prefect deploy` would switch it on, or off again each time
 
 
 def _with(deployment: Deployment, parameters: Mapping[str, Any]) -> Deployment:

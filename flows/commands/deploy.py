@@ -100,7 +100,7 @@ def form(flow: Flow[..., Any]) -> dict[str, Any]:
 
 
 def _schedules(client: SyncPrefectClient, deployment: Deployment) -> list[DeploymentScheduleCreate]:
-    """What is there already, whoever made it, and ours if it is missing.
+    """What is there already, whoever made it, and ours if it is missing: switched off.
 
     The server replaces the schedules of a deployment by those that it is sent.
     """
@@ -117,7 +117,7 @@ def _schedules(client: SyncPrefectClient, deployment: Deployment) -> list[Deploy
     if not deployment.cron or any(schedule.slug == deployment.name for schedule in kept):
         return kept
     cron = CronSchedule(cron=deployment.cron, timezone="UTC")
-    return [*kept, DeploymentScheduleCreate(schedule=cron, slug=deployment.name)]
+    return [*kept, DeploymentScheduleCreate(schedule=cron, active=False, slug=deployment.name)]
 
 
 def watch_for_dead_runs(client: SyncPrefectClient) -> None:

@@ -134,5 +134,6 @@ _YAML_HEAD = """\
 # Written by `advdistill deploy --print`; a test compares them.
 # With the environment variable ADVDISTILL_ROOT set to the root of the artifacts:
 #   prefect deploy --all --prefect-file infra/prefect.yaml
-# `advdistill deploy` registers the same, and the pools and the watch over dead runs too.
+# `advdistill deploy` registers the same, and the pools, the watch over dead runs and a nightly
+# schedule that is switched off.
 """

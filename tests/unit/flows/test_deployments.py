@@ -9,7 +9,7 @@ import pytest
 import yaml
 from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.objects import DeploymentSchedule
-from prefect.client.schemas.schedules import IntervalSchedule
+from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
 from prefect.exceptions import ObjectNotFound
 
 from advdistill_core.config import DistillConfig, RedistillConfig
@@ -61,7 +61,9 @@ def test_one_redistillation_at_a_time_by_schedule() -> None:
         if e["name"] == "nightly"
     )
     assert entry["concurrency_limit"] == {"limit": 1, "collision_strategy": "ENQUEUE"}
-    assert entry["schedules"] == [{"cron": "0 3 * * *", "timezone": "UTC", "slug": "nightly"}]
+    assert "schedules" not in entry, "`prefect deploy` would switch it on, or off again each time"
+    (nightly,) = (d for d in LISTED if d.cron)
+    assert (nightly.name, nightly.cron) == ("nightly", "0 3 * * *")
     assert RedistillConfig.model_validate(entry["parameters"]["policy"]) == RedistillConfig()
 
 
@@ -136,6 +138,18 @@ class Registry:
     def register(self) -> None:
         for deployment in LISTED:
             apply(self, deployment)  # type: ignore[arg-type]
+
+
+def test_the_nightly_schedule_starts_switched_off_and_stays_as_a_user_left_it() -> None:
+    registry = Registry()
+    registry.register()
+    (nightly,) = registry.schedules["redistill/nightly"]
+    assert (nightly.slug, nightly.active) == ("nightly", False)
+    nightly.active = True
+    nightly.schedule = CronSchedule(cron="0 5 * * 1", timezone="Europe/Paris")
+    registry.register()
+    (again,) = registry.schedules["redistill/nightly"]
+    assert (again.active, again.schedule) == (True, nightly.schedule)
 
 
 @pytest.mark.parametrize("active", [True, False])
