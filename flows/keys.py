@@ -2,7 +2,7 @@
 
 A key that is not in the environment variable of `teacher.api_key_env` is looked for in the
 block of that name: that of TEACHER_KEY is `teacher-key`. It goes from there into this
-process's environment and no further.
+process's environment, which its children inherit; nothing writes it down.
 """
 
 import os
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import httpx
 
 from advdistill_core.config import TeacherConfig
-from flows.server import LocalServer
+from flows.server import LocalServer, client_of
 
 _LIMIT_S = 10.0
 
@@ -46,13 +46,7 @@ def _server() -> Iterator[httpx.Client | None]:
     if not url:
         yield None
         return
-    headers, auth = {}, None
-    if key := os.environ.get("PREFECT_API_KEY"):
-        headers["Authorization"] = f"Bearer {key}"
-    if login := os.environ.get("PREFECT_API_AUTH_STRING"):
-        user, _, password = login.partition(":")
-        auth = httpx.BasicAuth(user, password)
-    with httpx.Client(base_url=url, headers=headers, auth=auth, timeout=_LIMIT_S) as client:
+    with client_of(url, _LIMIT_S) as client:
         yield client
 
 

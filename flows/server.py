@@ -179,6 +179,17 @@ def check_named(environment: Mapping[str, str] = os.environ) -> bool:
     return bool(url)
 
 
+def client_of(api_url: str, timeout_s: float) -> httpx.Client:
+    """A client of a server, with the login that Prefect's own variables name."""
+    headers, auth = {}, None
+    if key := os.environ.get("PREFECT_API_KEY"):
+        headers["Authorization"] = f"Bearer {key}"
+    if login := os.environ.get("PREFECT_API_AUTH_STRING"):
+        user, _, password = login.partition(":")
+        auth = httpx.BasicAuth(user, password)
+    return httpx.Client(base_url=api_url, headers=headers, auth=auth, timeout=timeout_s)
+
+
 def healthy(api_url: str, timeout_s: float = 2.0) -> bool:
     """Whether a Prefect API answers."""
     try:

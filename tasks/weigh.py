@@ -35,7 +35,7 @@ def summary(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     rows += [
         ("responses", metrics["num_responses"]),
         ("responses trained on", metrics["trained_responses"]),
-        ("responses of too little weight", metrics["slight_responses"]),
+        ("responses of too little weight", metrics.get("slight_responses", 0)),
         ("responses merged into an equal one", metrics["merged_responses"]),
         ("effective sample size, responses per prompt", round(metrics["effective_sample_size"], 3)),
         ("share of the weight on correct responses", round(metrics["weight_on_correct_frac"], 4)),

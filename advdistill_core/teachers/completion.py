@@ -102,7 +102,7 @@ def _until(date: str) -> float:
     """Seconds from now to a date of HTTP; not a number for anything else."""
     try:
         return (parsedate_to_datetime(date) - datetime.now(UTC)).total_seconds()
-    except (ValueError, TypeError):  # no date, or one without a time zone
+    except (ValueError, TypeError, OverflowError):  # no date, or one without a time zone
         return math.nan
 
 

@@ -25,7 +25,7 @@ from advdistill_core.errors import InputError
 from advdistill_core.models.home import home
 from flows import precheck, roots
 from flows.deployments import CPU, GPU
-from flows.server import LocalServer, healthy
+from flows.server import LocalServer, client_of, healthy
 
 _OLDEST, _NEWEST = (3, 11), (3, 13)
 _LITTLE_BYTES = 5 << 30  # less free disk than this is worth a word
@@ -199,13 +199,7 @@ def _prefect(config: DistillConfig, for_recipe: bool) -> list[Finding]:
 
 def _pools(url: str, needed: bool) -> Iterator[Finding]:
     missing: Literal["ok", "problem"] = "problem" if needed else "ok"
-    headers, auth = {}, None
-    if key := os.environ.get("PREFECT_API_KEY"):
-        headers["Authorization"] = f"Bearer {key}"
-    if login := os.environ.get("PREFECT_API_AUTH_STRING"):
-        name, _, secret = login.partition(":")
-        auth = httpx.BasicAuth(name, secret)
-    with httpx.Client(base_url=url, headers=headers, auth=auth, timeout=_ASK_S) as client:
+    with client_of(url, _ASK_S) as client:
         for pool in (CPU, GPU):
             name = f"pool {pool}"
             try:

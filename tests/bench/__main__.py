@@ -4,8 +4,9 @@
 
 Runs the scripts of this folder, each as a process, prints what they tell as one table, and puts
 it into `results/README.md`, where rows of earlier calls stay with their own date. The peers
-are in environments of their own (`make bench` makes them). Ends with 1 when a script failed or
-its environment is missing; a figure that falls short is not a failure.
+are in environments of their own (`make bench` makes them). DIR of --data holds `eval/` and
+`outputs/` with real questions and model outputs, which are not part of this repository. Ends with
+1 when a script failed or its environment is missing; a figure that falls short is not a failure.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench.rows import HEAD, Row, keep, told
+from tests.bench.rows import HEAD, QUICK, Row, keep, told
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -90,7 +91,8 @@ def run(bench: Bench, words: dict[str, str], quick: bool) -> tuple[list[Row], st
         arguments[arguments.index("--out") + 1] = os.devnull
     rows = []
     command = [python, str(HERE / bench.script), *arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    environment = os.environ | {"ADVDISTILL_BENCH_DATA": words["data"]}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stdout is not None
         for line in process.stdout:
             if row := told(line):
@@ -107,7 +109,7 @@ def stamp(quick: bool) -> str:
     used = " ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "math-verify", "prefect"))
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
     load = f"{len(os.sched_getaffinity(0))} of {os.cpu_count()} cores, load {os.getloadavg()[1]:.1f}"
-    return f"{today}{', --quick' if quick else ''}, {load}, Python {platform.python_version()}, {used}"
+    return f"{today}{f', {QUICK}' if quick else ''}, {load}, Python {platform.python_version()}, {used}"
 
 
 def show(rows: Sequence[Row]) -> None:

@@ -75,10 +75,12 @@ def theirs(data: Path, where: str, limit_s: float) -> list[float]:
             process.stdout.readline()
             while len(taken) < len(cases(data)):
                 began = time.monotonic()
-                if not select.select([process.stdout], [], [], limit_s)[0] or not process.stdout.readline():
+                if not select.select([process.stdout], [], [], limit_s)[0]:
                     taken.append(float("inf"))
                     process.kill()
                     break
+                if not process.stdout.readline():
+                    raise SystemExit(f"math-verify's process ended by itself on answer {len(taken)}")
                 taken.append(time.monotonic() - began)
     return taken
 
@@ -124,12 +126,13 @@ def main() -> None:
     met = most <= _TIMEOUT_S + _OURS_S and workers == _WORKERS
     met &= all(verdict == "timeout" for verdict, seconds in found if seconds >= _TIMEOUT_S)
     for where, name in (("main", "math-verify, main thread"), ("thread", "math-verify, in a thread")):
-        taken = theirs(given.data, where, given.limit_s if where == "thread" else 60.0)
+        limit_s = given.limit_s if where == "thread" else 60.0
+        taken = theirs(given.data, where, limit_s)
         endless = sum(seconds == float("inf") for seconds in taken)
         longest = max((seconds for seconds in taken if seconds != float("inf")), default=0.0)
         text = f"at most {longest:.1f} s; {sum(4 < s < float('inf') for s in taken)} over 4 s"
         if endless:
-            text += f"; {endless} without end (killed at {given.limit_s:.0f} s)"
+            text += f"; {endless} without end (killed at {limit_s:.0f} s)"
         goal = "every one bounded, the pool at full size, verdict timeout"
         tell(Row("hostile answers", name, said, text, None, goal, met))
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+QUICK = "--quick"
 _MARK = "RATIO "
 _BEGIN, _END = "<!-- the table: written by tests.bench -->", "<!-- end of the table -->"
 
@@ -64,12 +65,18 @@ def told(line: str) -> Row | None:
 def keep(folder: Path, new: Iterable[Row]) -> list[Row]:
     """Put rows in the place of older ones of their name, keep the others, write the table.
 
+    A row of a short run takes the place of another such row only.
+
     The rows are in `rows.json`; the table stands in `README.md` between two marks, and what
     is written round it by hand stays.
     """
     kept = folder / "rows.json"
     rows = [Row(**row) for row in json.loads(kept.read_text(encoding="utf-8"))] if kept.exists() else []
-    by_name = {(row.figure, row.peer): row for row in [*rows, *new]}
+    by_name = {(row.figure, row.peer): row for row in rows}
+    for row in new:
+        before = by_name.get((row.figure, row.peer))
+        if not (before and QUICK in row.measured and QUICK not in before.measured):
+            by_name[row.figure, row.peer] = row
     rows = list(by_name.values())
     folder.mkdir(parents=True, exist_ok=True)
     kept.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8")

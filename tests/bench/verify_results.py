@@ -1,10 +1,12 @@
 """Where the verification measurements are kept: one section each of one Markdown file."""
 
+import os
 import re
 from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results" / "verification.md"
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
+_BESIDE = Path(__file__).resolve().parents[3] / "shared" / "data"
+DATA = Path(os.environ.get("ADVDISTILL_BENCH_DATA", _BESIDE))
 
 
 def store_section(title: str, text: str) -> None:

@@ -71,7 +71,7 @@ def _tell_one_core(
 ) -> None:
     note = f"{count} answers; {cpu_s[0] / cpu_s[1]:.1f} of processor time; {differ} other verdicts"
     if differ:
-        note += ", each shown right in verification.md"
+        note += " (verification.md lists them)"
     tell(
         Row(
             f"verification on one core, {name}", "math-verify loop", f"{count / ours_s:.0f}/s",

@@ -96,7 +96,7 @@ def test_quick_runs_never_overwrite_the_tables_of_long_ones(
     asked = tmp_path / "args.py"
     asked.write_text("import sys; print(sys.argv)", encoding="utf-8")
     one = bench.Bench("one", str(asked), ["--out", "{results}/x.md"], ["--rounds", "1"])
-    words = {"ours": sys.executable, "results": str(tmp_path)}
+    words = {"ours": sys.executable, "results": str(tmp_path), "data": str(tmp_path)}
     _, failure = bench.run(one, words, quick=True)
     assert "told no figure" in failure
     assert f"'--out', '{os.devnull}', '--rounds', '1'" in capsys.readouterr().out
@@ -105,3 +105,14 @@ def test_quick_runs_never_overwrite_the_tables_of_long_ones(
 def test_every_script_is_there(bench: ModuleType) -> None:
     assert [one.script for one in bench.BENCHES if not (bench.HERE / one.script).is_file()] == []
     assert len({one.name for one in bench.BENCHES}) == len(bench.BENCHES)
+
+
+def test_a_row_of_a_quick_run_replaces_no_long_one(tmp_path: Path) -> None:
+    from tests.bench.rows import Row, keep
+
+    def row(measured: str, ours: str) -> Row:
+        return Row("speed", "peer", ours, "1/s", None, "", None, measured=measured)
+
+    keep(tmp_path, [row("then", "3/s")])
+    assert [r.ours for r in keep(tmp_path, [row("now, --quick", "9/s")])] == ["3/s"]
+    assert [r.ours for r in keep(tmp_path, [row("now", "4/s")])] == ["4/s"]

@@ -71,7 +71,9 @@ def test_a_variable_goes_before_the_server(monkeypatch: pytest.MonkeyPatch) -> N
     config = TeacherConfig(
         backend="openai", model="m", base_url="http://host/v1", api_key_env="MY_TEACHER_KEY"
     )
-    keys.fetch(config)
+    with monkeypatch.context() as patched:
+        patched.setattr(keys, "_server", lambda: pytest.fail("the server is asked"))
+        keys.fetch(config)
     monkeypatch.delenv("MY_TEACHER_KEY")
     keys.fetch(config)  # a server that does not answer is no error
     assert keys.block_name("MY_TEACHER_KEY") == "my-teacher-key"

@@ -114,7 +114,9 @@ def test_a_wait_may_be_told_as_seconds_or_as_a_date(told: str, least: float, mos
     assert least <= found <= most
 
 
-@pytest.mark.parametrize("told", [None, "", "soon", "nan", "Wed, 21 Oct"])
+@pytest.mark.parametrize(
+    "told", [None, "", "soon", "nan", "Wed, 21 Oct", "Mon, 01 Jan 2024 00:00:00 +99999999999999"]
+)
 def test_no_wait_is_told(told: str | None) -> None:
     headers = {} if told is None else {"retry-after": told}
     assert retry_after_s(httpx.Response(429, headers=headers)) is None
