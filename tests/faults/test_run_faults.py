@@ -33,7 +33,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
 
 @pytest.fixture(scope="module")
 def whole(server: Cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The store of a run that nothing disturbed; ADVDISTILL_FAULT_STORE keeps one for other sessions."""
+    """The store of a run that nothing disturbed; ADVDISTILL_FAULT_STORE keeps one for further calls."""
     kept = os.environ.get("ADVDISTILL_FAULT_STORE")
     root = Path(kept) if kept else tmp_path_factory.mktemp("undisturbed") / "store"
     server.json("run", "smoke", "--root", str(root), *SMALL)
@@ -141,7 +141,9 @@ def test_the_run_is_ended(server: Cli, whole: Path, tmp_path: Path, stage: str, 
     run.process.send_signal(sent)
     code, line = run.end()
     assert not psutil.wait_procs(children, timeout=5)[1], "a process outlived the run"
-    if sent != signal.SIGKILL:
+    if code or stage != "publish":  # the last stage may have been done before the signal came
+        assert code == (-sent if sent == signal.SIGKILL else 128 + sent)
+    if code > 0:
         assert line.startswith("advdistill: "), line
         assert "the same command" in line
     note(f"a run, in {stage}", sent.name, f"{code} → {run.check()}")
