@@ -17,7 +17,7 @@ from advdistill_core.report.gather import Group, Question, Row
 from advdistill_core.report.metrics import outcome
 
 CHUNK = 100  # prompts in a piece
-_SNIPPET_CHARS = 90
+_SNIPPET_CHARS = 90  # two lines of the list on a phone
 _LETTERS = {"correct": "c", "wrong": "w", "unparsed": "u", "timeout": "t", "error": "e"}
 
 
@@ -153,8 +153,17 @@ def _entry(question: Question, tags: set[str], rows: Sequence[Row], details: lis
         _LETTERS[r["verdict"]].upper() if r["finish_reason"] == "length" else _LETTERS[r["verdict"]]
         for r in rows
     )
-    snippet = " ".join(question.text[: 4 * _SNIPPET_CHARS].split())[:_SNIPPET_CHARS]
-    return Entry(question.id, snippet, frozenset(tags), "".join(letters), detail)
+    return Entry(question.id, _snippet(question.text), frozenset(tags), "".join(letters), detail)
+
+
+def _snippet(text: str) -> str:
+    """A question in the list: whole, or its two ends, since many begin with the same instruction."""
+    looked_at = 4 * _SNIPPET_CHARS
+    start, end = (" ".join(part.split()) for part in (text[:looked_at], text[-looked_at:]))
+    if len(text) <= looked_at and len(start) <= _SNIPPET_CHARS:
+        return start
+    half = _SNIPPET_CHARS // 2 - 2
+    return f"{start[:half].rstrip()} … {end[-half:].lstrip()}"
 
 
 def _response_tags(rows: Sequence[Row]) -> set[str]:

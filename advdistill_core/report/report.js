@@ -1,6 +1,6 @@
 "use strict";
 // The browser of prompts. Everything that a model or a data set wrote is put in as textContent.
-const ROW_PX = 56;
+const ROW_PX = 76; // as in the style sheet
 const SIGNS = { c: "✓", w: "×", u: "?", t: "!", e: "!" };
 const MOST_MARKS = 16;
 

@@ -15,7 +15,7 @@ from report_fixture import CONFIG, HOSTILE, make_run, publish
 from advdistill_core.config import DistillConfig, EvaluationConfig
 from advdistill_core.errors import ArtifactError
 from advdistill_core.evaluation.statistics import paired_difference
-from advdistill_core.report import cards, page, sections
+from advdistill_core.report import browser, cards, page, sections
 from advdistill_core.report.gather import Group, Question
 from advdistill_core.stages import PUBLISH, plan_stage, run_stage
 from advdistill_core.store import Artifact, Store, tables
@@ -197,6 +197,19 @@ def test_browser_rows_and_filters(html: str) -> None:
     assert {f["label"]: f["count"] for f in heldout["filters"]}["Gained"] == 12
     bits = {f["label"]: 1 << i for i, f in enumerate(train["filters"])}
     assert train["rows"][2][2] == bits["All wrong"] | bits["Truncated"] | bits["Unparsed"]
+
+
+def test_questions_with_one_instruction_differ_in_the_list() -> None:
+    def snippet(text: str) -> str:
+        asked = {"q": Question("q", "", text, "1", "made up")}
+        return browser.heldout_view(asked, [], []).entries[0].snippet
+
+    instruction = "State the final answer to the following arithmetic problem: "
+    assert snippet(f"{instruction}12 + 34 =") == f"{instruction}12 + 34 ="
+    for filling in ("Show every step of your work. ", "\n\nShow every step.\n" * 900):
+        shown = {snippet(f"{instruction}{filling}{i} + 34 =") for i in range(10)}
+        assert len(shown) == 10
+        assert all(len(text) <= 90 and text.startswith("State the final answer") for text in shown)
 
 
 def test_rows_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
