@@ -70,9 +70,18 @@ _REMEDIES = {
     errno.EPERM: "Make it writable",
     errno.ENOMEM: "Free some memory, or lower the batch sizes",
     errno.EMFILE: "Allow more open files (ulimit -n)",
+    errno.ENFILE: "Allow more open files",
+    errno.ENOENT: "Bring it back",
+    errno.EIO: "See to the disk",
     errno.ESTALE: "Bring it back",
     errno.ETIMEDOUT: "Bring it back",
+    errno.ECONNREFUSED: "Bring it back",
+    errno.ECONNRESET: "Bring it back",
+    errno.ENETUNREACH: "Bring it back",
+    errno.EHOSTUNREACH: "Bring it back",
 }
+#: Object stores refuse without a number.
+_NUMBERS = {FileNotFoundError: errno.ENOENT, PermissionError: errno.EACCES}
 _NO_MEMORY = (
     "can't allocate memory",
     "cannot allocate memory",
@@ -87,16 +96,20 @@ _NO_MEMORY = (
 def machine_error(what: str, error: BaseException) -> MachineError | None:
     """The one line for a failure of the machine; None if an error is something else.
 
+    Libraries raise OSErrors of many meanings: only numbers of the system that have a remedy count.
+
     Args:
         what: who failed, e.g. `stage load`.
     """
     if isinstance(error, OSError):
-        reason, number = str(error) or type(error).__name__, error.errno
+        reason, number = _first_line(error), error.errno or _NUMBERS.get(type(error))
     elif isinstance(error, MemoryError) or tells_of_memory(str(error)):
         reason, number = f"out of memory ({_first_line(error)})", errno.ENOMEM
     else:
         return None
-    remedy = _REMEDIES.get(number or 0, "Mend that")
+    remedy = _REMEDIES.get(number or 0)
+    if remedy is None:
+        return None
     return MachineError(f"{what}: {reason}. {remedy}; what was finished is kept, the same command continues.")
 
 
@@ -106,4 +119,4 @@ def tells_of_memory(text: str) -> bool:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -180,7 +180,10 @@ def guarded(command: Callable[..., Any]) -> int:
     except AdvDistillError as error:
         return _say(error, 1)
     except (OSError, MemoryError) as error:
-        return _say(machine_error("the run", error), 1)
+        told = machine_error("the run", error)
+        if told is None:
+            raise
+        return _say(told, 1)
     except KeyboardInterrupt:
         code = _INTERRUPTED
     except SystemExit as exit_:

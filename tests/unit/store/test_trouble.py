@@ -190,6 +190,8 @@ def test_a_dead_claim_lapses_on_a_store_that_is_always_slow(slow_store: Any) -> 
     [
         (OSError(errno.ENOSPC, "No space left on device", "/x"), "left on device: '/x'. Free some space;"),
         (OSError(errno.EROFS, "Read-only file system", "/x"), "Make it writable;"),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory", "/x\n/y"), "Bring it back;"),
+        (PermissionError("Access Denied\nRequest id 1"), "Access Denied. Make it writable;"),
         (MemoryError(), "out of memory (MemoryError). Free some memory, or lower the batch sizes;"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory\n..."), "out of memory (DefaultCPU"),
         (ImportError("x.so: failed to map segment from shared object"), "out of memory (x.so"),
@@ -201,7 +203,14 @@ def test_what_the_machine_did_is_one_line_with_a_remedy(error: Exception, words:
     assert str(told).startswith("stage load: ")
     assert words in str(told)
     assert "\n" not in str(told)
-    assert machine_error("stage load", RuntimeError("a mistake of ours")) is None
+
+
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError("a mistake of ours"), OSError("m is no model.\nMake sure ..."), OSError(errno.EBADF, "x")],
+)
+def test_what_is_no_failure_of_the_machine_keeps_its_traceback(error: Exception) -> None:
+    assert machine_error("stage load", error) is None
 
 
 @pytest.mark.parametrize("meanwhile", ["made anew", "being made anew"])
