@@ -6,6 +6,8 @@ from typing import Any
 #: At or below this accuracy a model answers by luck; nothing can be compared there.
 FLOOR = 0.05
 CEILING = 0.95
+#: What the training stage begins its reason with.
+_NOTHING = "nothing to train on: "
 
 
 def percent(share: float | None, digits: int = 1) -> str:
@@ -42,7 +44,9 @@ def duration(seconds: float) -> str:
 
 
 def headline(metrics: Mapping[str, Any], confidence: float) -> str:
-    """The result in one sentence, with its interval."""
+    """The result in one sentence, with its interval; of a student that was not trained, why not."""
+    if metrics["nothing_to_train"]:
+        return f"The student was not trained: {metrics['nothing_to_train'].removeprefix(_NOTHING)}"
     if not metrics["num_questions"]:
         return "No held-out question was evaluated, so nothing is known about the student."
     change = metrics["difference"]
@@ -59,10 +63,10 @@ def headline(metrics: Mapping[str, Any], confidence: float) -> str:
 def caveats(metrics: Mapping[str, Any]) -> list[str]:
     """What the headline alone would hide, the most important first."""
     found = []
-    if metrics["nothing_to_train"]:
-        found.append(f"The student was not trained: {metrics['nothing_to_train']}")
     if metrics["num_questions"]:
-        if metrics["difference_low"] <= 0 <= metrics["difference_high"]:
+        if metrics["nothing_to_train"]:
+            found.append("Before and after are the same student.")
+        elif metrics["difference_low"] <= 0 <= metrics["difference_high"]:
             found.append("The interval contains 0: on these questions no difference is shown.")
         elif metrics["difference"] < 0:
             found.append("The whole interval is below 0: training made the student worse on these questions.")

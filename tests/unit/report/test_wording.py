@@ -59,11 +59,19 @@ def test_floor_and_ceiling_are_named() -> None:
 def test_what_makes_a_run_say_little_is_told() -> None:
     assert "little to distil" in caveats(0.3, 0.33, 0.01, 0.05, teacher_pass_rate=0.03)
     assert "nothing to tell apart" in caveats(0.3, 0.33, 0.01, 0.05, mixed_groups=0)
-    assert "was not trained: all wrong" in caveats(0.3, 0.3, -0.1, 0.1, nothing_to_train="all wrong")
     assert "7 held-out questions are repeated" in caveats(
         0.3, 0.33, 0.01, 0.05, contamination={"num_questions": 7}
     )
     assert "4 questions could not be graded" in caveats(0.3, 0.33, 0.01, 0.05, num_left_out=4)
+
+
+@pytest.mark.parametrize("num_questions", [0, 200])
+def test_a_student_that_was_not_trained(num_questions: int) -> None:
+    changes = {"nothing_to_train": "nothing to train on: all wrong.", "num_questions": num_questions}
+    assert headline(0.3, 0.3, -0.1, 0.1, **changes) == "The student was not trained: all wrong."
+    said = caveats(0.3, 0.3, -0.1, 0.1, **changes)
+    assert ("the same student" in said) == bool(num_questions)
+    assert "no difference is shown" not in said
 
 
 def test_nothing_evaluated() -> None:
