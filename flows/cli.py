@@ -134,10 +134,12 @@ def doctor(
 
 @app.command()
 def down(as_json: AsJson = False) -> None:
-    """Stop the Prefect server that runs left on this machine."""
+    """Stop the Prefect server on this machine, and `advdistill up` first if it runs."""
+    from flows.commands.up import end
     from flows.server import LocalServer
 
-    stopped = LocalServer().stop()
+    ended = end()
+    stopped = LocalServer().stop() or ended
     if as_json:
         print(json.dumps({"stopped": stopped}))
     else:

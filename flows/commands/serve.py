@@ -22,7 +22,7 @@ def register(app: typer.Typer) -> None:
 
 
 def up(root: Root = None, gpus: Gpus = 1, as_json: AsJson = False) -> None:
-    """Server, deployments and workers on this machine, with the UI; Ctrl-C ends them."""
+    """Server, deployments and workers on this machine, with the UI; Ctrl-C ends what it started."""
     from flows.commands.up import up as start
 
     start(roots.absolute(root), gpus, as_json)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -25,6 +26,9 @@ from flows.tied import OWNER
 _STOP_S = 20.0
 _WATCH_S = 1.0
 _ANSWER_S = 10.0
+_FIND_S, _END_S = 5.0, 90.0
+_POLL_S = 0.2
+LOCK = "up.lock"
 _FLOWS = 4
 #: Of a worker here: it asks often, since the server is near, and listens to nobody else.
 WORKER_ENVIRONMENT = {
@@ -44,10 +48,24 @@ class _Worker:
 
 @dataclass
 class _Machine:
-    """What `up` started on this machine."""
+    """The server of this machine, unless the environment names another, and the workers of `up`."""
 
     server: LocalServer | None
     workers: list[_Worker] = field(default_factory=list)
+
+    @property
+    def owns_server(self) -> bool:
+        """Whether `up` started it, rather than a run before."""
+        return self.server is not None and self.server.started
+
+    @property
+    def promise(self) -> str:
+        """What Ctrl-C will do."""
+        if self.owns_server:
+            return "Ctrl-C stops everything."
+        if self.server:
+            return "Ctrl-C stops the workers; the server, which ran before, stays until `advdistill down`."
+        return "Ctrl-C stops the workers; the server of PREFECT_API_URL stays."
 
 
 def up(root: str, gpus: int = 1, as_json: bool = False) -> None:
@@ -60,16 +78,18 @@ def up(root: str, gpus: int = 1, as_json: bool = False) -> None:
         InputError: another `up` runs on this home.
         StageError: the server ended by itself.
     """
-    with _interruptible(), file_lock(home() / "up.lock", _refuse_second):
+    lock = home() / LOCK
+    with _interruptible(), file_lock(lock, _refuse_second):
+        lock.write_text(str(os.getpid()), encoding="ascii")  # for `end`
         server = _start_server()
-        machine = _Machine(server if server and server.started else None)
+        machine = _Machine(server)
         try:
             from flows.commands.deploy import deploy
 
             if server:
                 server.wait()
             deploy(root, gpus, flows=_FLOWS)
-            if machine.server:
+            if machine.owns_server:
                 _continue_runs("its process ended with an earlier `advdistill up`")
             machine.workers.append(_start_worker(CPU, 0))
             machine.workers += [_start_worker(GPU, i) for i in range(gpus)]
@@ -80,12 +100,50 @@ def up(root: str, gpus: int = 1, as_json: bool = False) -> None:
                     flush=True,
                 )
             else:
-                print(f"Prefect UI: {ui}\nArtifacts: {root}\nCtrl-C stops everything.", flush=True)
+                print(f"Prefect UI: {ui}\nArtifacts: {root}\n{machine.promise}", flush=True)
             _watch(machine)
         except KeyboardInterrupt:
             print("Stopping; `advdistill up` continues unfinished runs.", flush=True)
         finally:
             _stop(machine)
+
+
+def end() -> bool:
+    """End the `up` of this home as Ctrl-C does and wait for it; returns whether there was one.
+
+    Raises:
+        StageError: it cannot be reached from here, or has not ended in time.
+    """
+    lock = home() / LOCK
+    told, deadline = False, time.monotonic() + _FIND_S
+    while time.monotonic() < deadline:
+        with suppress(_HeldError), file_lock(lock, _is_held):
+            return told
+        pid = _holder(lock)
+        if pid and not told:  # once: a second signal would interrupt its tidying up
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+            told, deadline = True, time.monotonic() + _END_S
+        time.sleep(_POLL_S)
+    raise StageError("advdistill up: it still runs. End it with Ctrl-C, then try again.")
+
+
+class _HeldError(Exception):
+    """Somebody holds the lock of `up`."""
+
+
+def _is_held() -> None:
+    raise _HeldError
+
+
+def _holder(lock: Path) -> int | None:
+    """The process that wrote itself into the lock, unless that is one of an earlier time."""
+    try:
+        pid = int(lock.read_text(encoding="ascii"))
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (OSError, ValueError):
+        return None
+    return pid if b"up" in command.split(b"\0") else None
 
 
 def _refuse_second() -> None:
@@ -156,7 +214,7 @@ def _stop(machine: _Machine) -> None:
             with suppress(ProcessLookupError):
                 os.killpg(worker.process.pid, signal.SIGKILL)
             worker.process.wait()
-    if machine.server:
+    if machine.server and machine.owns_server:
         if machine.workers and machine.server.running():
             # Only for people who look at the server's records: the next `up` does the same.
             # A server that lost its clients in the middle of a write may not answer for minutes.
