@@ -86,7 +86,7 @@ def status(root: Root = None, as_json: AsJson = False) -> None:
     table = Table("run", "name", "state", "minutes", "stages")
     for r in runs:
         stages = ", ".join(f"{label} {s.outcome}" for label, s in r.stages.items())
-        table.add_row(r.run_id, r.name, r.state, f"{r.seconds / 60:.1f}", stages)
+        table.add_row(r.run_id, r.name, r.state, "" if r.seconds is None else f"{r.seconds / 60:.1f}", stages)
     Console().print(table)
 
 

@@ -71,14 +71,16 @@ class RunRecorder:
         """
         began = time.monotonic()
         label, config = label or task.name, config or self.config
+        self.store.files.check_root()  # the stage's own process cannot tell a root from its mount point
         self._drop_if_asked(task, label, config, args, kwargs)
         self.page.stages(label, "running")
-        state = self._configured(task)(config, *args, return_state=True, **kwargs)
         try:
+            state = self._configured(task)(config, *args, return_state=True, **kwargs)
             ref: ArtifactRef = state.result()
         except BaseException as error:
-            self.fail(error)
-            self.page.stages(label, "failed" if isinstance(error, Exception) else "stopped")
+            self.fail(label, error)
+            if isinstance(error, Exception):  # who was asked to end waits for no server
+                self.page.stages(label, "failed")
             raise
         self.record.stages[label] = StageRecord(
             stage=task.name,
@@ -91,9 +93,11 @@ class RunRecorder:
         self._trained = ref if task.name == "train" else self._trained
         return ref
 
-    def fail(self, error: BaseException) -> None:
-        """Note that the run ended early."""
-        self.record.state, self.record.error = "failed", f"{type(error).__name__}: {error}"
+    def fail(self, label: str, error: BaseException) -> None:
+        """Note that the run ended early, in which step, and why."""
+        self.record.state, self.record.ended_in = "interrupted", label
+        if isinstance(error, Exception):
+            self.record.state, self.record.error = "failed", f"{type(error).__name__}: {error}"
         self.record.seconds = time.time() - self.record.started_at
         self._save()
 

@@ -40,17 +40,24 @@ class StageRecord(BaseModel):
 
 
 class RunRecord(BaseModel):
-    """A run, as `advdistill run --json` prints it and `status` lists it."""
+    """A run, as `advdistill run --json` prints it and `status` lists it.
+
+    Args:
+        seconds: how long it ran; None while it runs, and of one that was killed, since nobody
+            knows when.
+        ended_in: the step in which it ended early.
+    """
 
     run_id: str
     name: str
     state: str
     started_at: float
-    seconds: float = 0.0
+    seconds: float | None = None
     stages: dict[str, StageRecord] = {}
     metrics: dict[str, Any] = {}
     report: str | None = None
     error: str | None = None
+    ended_in: str | None = None
     remade: list[str] = []
     config: dict[str, Any] = {}
 
@@ -89,6 +96,8 @@ def read_runs(root: str, strict: bool = False) -> list[RunRecord]:
             run = RunRecord.model_validate_json(files.read(f"{FOLDER}/{name}"))
             if run.state == "running" and alive.is_gone(store, run.run_id):
                 run.state = "interrupted"  # killed, so that it could not say so
+            if run.state == "running" or (run.state == "interrupted" and not run.seconds):
+                run.seconds = None  # records of before have 0
             found.append(run)
         except ValidationError as error:
             if strict:

@@ -4,9 +4,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
+import pytest
+
+from advdistill_core.config import DistillConfig
+from advdistill_core.errors import InputError
 from advdistill_core.store import Store
+from flows import recorder
 from flows.run_record import FOLDER, RunRecord, read_runs
 
 _SCRIPT = """
@@ -33,6 +40,33 @@ def test_a_killed_run_is_interrupted(tmp_path: Path) -> None:
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert states(tmp_path) == {"killed": "interrupted", "older": "running"}  # nothing is known of that one
+
+    assert all(run.seconds is None for run in read_runs(str(tmp_path)))  # nobody knows when it ended
+
+
+@pytest.mark.parametrize(
+    ("error", "state"), [(KeyboardInterrupt(), "interrupted"), (InputError("a", "b", "c", "d"), "failed")]
+)
+def test_a_run_that_ends_early_says_where_and_after_how_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, state: str
+) -> None:
+    def configured(*_: object) -> Callable[..., None]:
+        def step(*_: object, **__: object) -> None:
+            time.sleep(0.02)
+            raise error
+
+        return step
+
+    monkeypatch.setattr(recorder, "end_with_owner", lambda: None)
+    monkeypatch.setattr(recorder, "RunPage", Mock())
+    monkeypatch.setattr(recorder.RunRecorder, "_configured", configured)
+    config = DistillConfig.model_validate({"storage": {"root": str(tmp_path)}})
+    with pytest.raises(type(error)):
+        recorder.RunRecorder(config).step(Mock(), label="evaluate before")
+    (run,) = read_runs(str(tmp_path))
+    assert (run.state, run.ended_in) == (state, "evaluate before")
+    assert run.seconds is not None
+    assert run.seconds >= 0.02
 
 
 def states(root: Path) -> dict[str, str]:
