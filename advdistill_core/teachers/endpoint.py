@@ -9,6 +9,7 @@ import asyncio
 import json
 import os
 import queue
+import socket
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -74,6 +75,7 @@ class Endpoint:
     def __init__(self, config: TeacherConfig) -> None:
         self.config = config
         self.several_at_once = True  # until an answer shows otherwise
+        self.trouble = ""  # why a request failed last, after all its attempts
         self._connect()
 
     def _connect(self) -> None:
@@ -168,9 +170,11 @@ class Endpoint:
             body = self._body(request.prompt, sampling, wanted, missing[0][1])
             try:
                 found = await self._retried(client, gate, body)
-            except Retriable:
+            except Retriable as error:
+                self._note(error)
                 found = [FAILED] * wanted
-            except Refused:
+            except Refused as error:
+                self._note(error)
                 if wanted > 1:  # it may be the n or the prompt: one sample tells
                     wanted, was_refused = 1, True
                     continue
@@ -182,6 +186,9 @@ class Endpoint:
                 arrived.put(self._response(request.index, sample_id, choice, body))
             missing = missing[len(found) :]
             wanted, was_refused = len(missing) if self.several_at_once else 1, False
+
+    def _note(self, error: Exception) -> None:
+        self.trouble = f"{error} at {self._base}"  # an address alone: see precheck
 
     @staticmethod
     def _response(index: int, sample_id: int, choice: Choice, body: Mapping[str, Any]) -> Response:
@@ -234,7 +241,7 @@ class Endpoint:
             gate.overloaded(0.0)  # it may have more under way than it can answer in time
             raise Retriable("no answer in time") from error
         except httpx.TransportError as error:
-            raise Retriable(type(error).__name__) from error
+            raise Retriable(_cause(error)) from error
         status = answer.status_code
         if status == 429 or status == 503:
             wait_s = retry_after_s(answer)
@@ -248,6 +255,21 @@ class Endpoint:
             raise Refused(f"status {status}")
         gate.succeeded()
         return choices(answer, int(body.get("n", 1)), int(body["max_tokens"]))
+
+
+def _cause(error: BaseException) -> str:
+    """What the system says of a connection that failed, such as connection refused."""
+    below: BaseException | None = error
+    while below is not None:
+        if isinstance(below, socket.gaierror):  # its numbers are its own
+            return f"{below.strerror or 'no such name'}".lower()
+        if isinstance(below, OSError) and below.errno:
+            return os.strerror(below.errno).lower()
+        if isinstance(below, BaseExceptionGroup):  # one for each address of a name
+            below = below.exceptions[0]
+        else:
+            below = below.__cause__ or below.__context__
+    return type(error).__name__
 
 
 def _drive(loop: asyncio.AbstractEventLoop, work: "asyncio.Task[None]", arrived: "queue.Queue[Any]") -> None:

@@ -47,6 +47,10 @@ class Openings:
             self._renderers[member.tag] = render_for(member.config)
         return self._renderers[member.tag]
 
+    def trouble(self) -> str:
+        """Why a request failed last, as far as the open teacher tells."""
+        return getattr(self._open[1], "trouble", "") if self._open else ""
+
     def close(self) -> None:
         """Give back what the open teacher holds."""
         if self._open:

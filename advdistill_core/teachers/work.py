@@ -296,10 +296,19 @@ class Generation:
         """Stop as soon as too many have failed, rather than after asking for all of them."""
         total = self.num_prompts * sum(member.config.k for member in self.members)
         if self.errors > self.config.max_error_frac * total:
-            raise ErrorRateError(
-                f"stage generate: got {self.errors} failed requests of {total}, expected at most "
+            trouble = self.openings.trouble()
+            text = (
+                f"stage generate: got {self.errors} failed responses of {total}, expected at most "
                 f"{self.config.max_error_frac:.1%} (teacher.max_error_frac)."
             )
+            if trouble:
+                text += f" The last one: {trouble}."
+            if any(member.errors_may_pass for member in self.members):
+                text += (
+                    f" {self.done - self.errors} of {self.total} responses are there and kept: when the "
+                    "teacher answers again, the same command continues."
+                )
+            raise ErrorRateError(text)
 
     def _on_tokens(self, tokens: int) -> None:
         self._call_tokens = max(self._call_tokens, tokens)

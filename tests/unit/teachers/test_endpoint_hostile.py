@@ -3,6 +3,7 @@
 import json
 import logging
 import random
+import re
 import threading
 import time
 from collections import Counter
@@ -110,11 +111,33 @@ def test_a_storm_without_end_is_a_clear_failure(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     server = serve(lambda body, number: (429, {"retry-after": "0.01"}, KEY.encode()))
-    with pytest.raises(ErrorRateError, match=r"failed requests(.|\n)*teacher\.max_error_frac") as caught:
+    with pytest.raises(ErrorRateError, match=r"failed responses(.|\n)*teacher\.max_error_frac") as caught:
         generate(tmp_path, server, max_retries=2, concurrency=4)
     assert KEY not in str(caught.value)
+    assert "status 429 at http://127.0.0.1" in str(caught.value)
     assert len(server.bodies) <= 10 * 3  # three attempts of each prompt at most
     check_no_key(tmp_path, caplog, capfd)
+
+
+def test_an_endpoint_that_goes_away_is_named_with_the_cause_and_what_is_kept(
+    serve: Any, tmp_path: Path
+) -> None:
+    def behaviour(body: dict[str, Any], number: int) -> Answer:
+        if number == 4:
+            server.http.shutdown()
+            server.http.server_close()
+        return (0, {}, b"") if number >= 4 else (200, {}, completion(body))
+
+    server = serve(behaviour)
+    with pytest.raises(ErrorRateError) as caught:
+        generate(tmp_path, server, max_retries=1, concurrency=1)
+    told = str(caught.value)
+    assert re.search(r"got \d+ failed responses of 30, expected at most .*teacher\.max_error_frac", told)
+    assert f"connection refused at {server.url}." in told
+    assert "12 of 30 responses are there and kept" in told  # four requests of three samples
+    assert "the same command continues" in told
+    assert KEY not in told
+    assert "\n" not in told
 
 
 def check_no_key(root: Path, caplog: pytest.LogCaptureFixture, capfd: Any) -> None:

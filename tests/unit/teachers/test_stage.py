@@ -242,7 +242,7 @@ def test_too_long_prompts_are_recorded_and_bounded(tmp_path: Path) -> None:
 
     store = Store(str(tmp_path))
     loaded = with_long_prompt(store)
-    with pytest.raises(ErrorRateError, match="1 failed requests of 6"):
+    with pytest.raises(ErrorRateError, match="1 failed responses of 6"):
         run_stage(GENERATE, config(tmp_path), {"prompts": loaded}, store)
     ref = run_stage(GENERATE, config(tmp_path, max_error_frac=0.5, seed=1), {"prompts": loaded}, store)
     rows = store.open(ref).table().to_pylist()
