@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ def precheck(config: PromptSource) -> None:
     if config.source == "reasoning_gym":
         families.precheck(config)
     elif config.source == "file" or hub.precheck(config):
-        distinct = len({question.normalised for question in questions(config)})  # to the last row
+        distinct = len(Distinct(config).questions)  # to the last row
         if not distinct:
             where = f"prompts.{'path' if config.source == 'file' else 'dataset'}"
             given = config.path or config.dataset
@@ -48,6 +49,52 @@ def check_count(config: PromptSource, available: int) -> None:
             f"at most {available}, the distinct questions of {config.path or config.dataset}",
             "Ask for fewer, or add questions.",
         )
+
+
+class Distinct:
+    """The questions of a file or a dataset, each once: the first of those that repeat it.
+
+    Args:
+        config: where they come from.
+
+    Attributes:
+        questions: by their normalised text.
+        total: how many there are with those that repeat.
+        contradictions: of a dataset, the repeated questions whose answer is another one.
+
+    Raises:
+        InputError: a question of a file occurs with two answers. A dataset of the Hub is not
+            the user's to mend, so there the first answer counts.
+    """
+
+    def __init__(self, config: PromptSource) -> None:
+        self.questions: dict[str, Question] = {}
+        self.total = 0
+        self.contradictions: list[str] = []
+        for question in questions(config):
+            self.total += 1
+            first = self.questions.setdefault(question.normalised, question)
+            if first is question or not _contradict(first, question):
+                continue
+            shown = first.text.strip() if len(first.text) < 80 else f"{first.text.strip()[:77]}..."
+            answers = f"the answers {first.reference_answer} and {question.reference_answer}"
+            if config.source == "file":
+                where = f'{Path(config.path or "").name}, question "{shown}"'
+                raise InputError(where, answers, "one answer to a question", "Mend or remove a row.")
+            self.contradictions.append(f'"{shown}" has {answers}')
+
+
+def _contradict(one: Question, other: Question) -> bool:
+    """Whether the very same question has another answer; upper case can be what is asked about."""
+    if one.text.strip() != other.text.strip() or one.choices != other.choices:
+        return False
+    first, second = (" ".join(q.reference_answer.casefold().split()) for q in (one, other))
+    if first == second:
+        return False
+    try:
+        return Decimal(first) != Decimal(second)  # 5 and 5.0 are one answer
+    except InvalidOperation:
+        return True
 
 
 def questions(config: PromptSource) -> Iterator[Question]:

@@ -35,8 +35,10 @@ def run(
     """
     prompts = config.prompts
     progress(Event(stage="load", done=0, total=prompts.num_train + prompts.num_heldout, unit="prompts"))
-    chosen = _generated if prompts.source == "reasoning_gym" else _stored
-    train, heldout, dropped = chosen(prompts)
+    if prompts.source == "reasoning_gym":
+        train, heldout, dropped = _generated(prompts)
+    else:
+        train, heldout, dropped = _stored(prompts, progress)
     for split, questions in (("train", train), ("heldout", heldout)):
         out.write_tables(_tables(questions, prompts, split), prefix=split)
     out.note(metrics={"num_train": len(train), "num_heldout": len(heldout), "repeated_questions": dropped})
@@ -59,17 +61,20 @@ def _generated(config: PromptsConfig) -> tuple[list[Question], list[Question], i
     return _shuffled(train, config.seed), _shuffled(heldout, config.seed), 0
 
 
-def _stored(config: PromptsConfig) -> tuple[list[Question], list[Question], int]:
+def _stored(config: PromptsConfig, progress: Progress) -> tuple[list[Question], list[Question], int]:
     """Held-out questions first, so that asking for more training ones leaves them as they are."""
-    distinct: dict[str, Question] = {}
-    total = 0
-    for question in sources.questions(config):
-        total += 1
-        distinct.setdefault(question.normalised, question)
-    sources.check_count(config, len(distinct))
+    found = sources.Distinct(config)
+    if found.contradictions:
+        text = (
+            f"{len(found.contradictions)} question(s) occur again with another answer, the first of which "
+            f"counts: {found.contradictions[0]}"
+        )
+        progress(Event(stage="load", done=0, total=0, unit="prompts", message=text))
+    sources.check_count(config, len(found.questions))
     wanted = config.num_train + config.num_heldout
-    order = _shuffled(list(distinct.values()), config.seed)
-    return order[config.num_heldout : wanted], order[: config.num_heldout], total - len(distinct)
+    order = _shuffled(list(found.questions.values()), config.seed)
+    dropped = found.total - len(found.questions)
+    return order[config.num_heldout : wanted], order[: config.num_heldout], dropped
 
 
 def _shuffled(questions: list[Question], seed: int) -> list[Question]:

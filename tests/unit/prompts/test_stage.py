@@ -122,6 +122,39 @@ def test_questions_that_differ_in_case_and_space_are_one(tmp_path: Path) -> None
         load(tmp_path, source="file", path=str(path), num_train=7, num_heldout=6)
 
 
+def test_a_question_with_two_answers_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "data.jsonl", [*ROWS, {"question": "What is 3 + 3? ", "answer": "7"}])
+    with pytest.raises(InputError) as caught:
+        load(tmp_path, source="file", path=str(path), num_train=6, num_heldout=2)
+    for part in ("data.jsonl", "What is 3 + 3?", "the answers 6 and 7", "remove a row"):
+        assert part in str(caught.value)
+    with pytest.raises(InputError, match="the answers 6 and 7"):
+        prompts.precheck(config(source="file", path=str(path), num_train=6, num_heldout=2).prompts)
+
+
+def test_repeated_questions_with_equal_answers_are_counted(tmp_path: Path) -> None:
+    """So are those that differ in case, which can be what is asked about."""
+    more = [{"question": "What is 3 + 3?", "answer": text} for text in ("6", "6.0", " 6 ")]
+    more.append({"question": "WHAT IS 3 + 3?", "answer": "7"})
+    path = write(tmp_path / "data.jsonl", ROWS + more)
+    store = Store(str(tmp_path))
+    ref = run_stage(LOAD, config(source="file", path=str(path), num_train=6, num_heldout=6), {}, store)
+    assert store.open(ref).manifest.metrics["repeated_questions"] == 4
+
+
+def test_two_answers_in_a_dataset_are_told_and_the_first_counts(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    rows = [*ROWS, {"question": "What is 3 + 3?", "answer": "7"}]
+    datasets.DatasetDict({"train": datasets.Dataset.from_list(rows)}).save_to_disk(str(tmp_path / "data"))
+    chosen = config(source="datasets", dataset=str(tmp_path / "data"), num_train=12, num_heldout=0)
+    told: list[str] = []
+    store = Store(str(tmp_path))
+    ref = run_stage(LOAD, chosen, {}, store, progress=lambda event: told.append(event.message))
+    assert [text for text in told if "another answer" in text and "the answers 6 and 7" in text]
+    answers = {r["reference_answer"] for r in store.open(ref).table("train").to_pylist()}
+    assert "7" not in answers
+
+
 def test_columns_ids_choices_and_messages_are_mapped(tmp_path: Path) -> None:
     rows = [{"name": f"x{i}", "text": f"Pick {i}", "gold": "B", "options": ["red", "blue"]} for i in range(3)]
     found = load(
