@@ -267,6 +267,8 @@ def _run_stage(
             opened = {name: store.open(ref) for name, ref in inputs.items()}
             assist(config, opened, params or {}, store, plan.fingerprint, progress)
 
+    for ref in inputs.values():
+        store.open(ref)  # before anything is written: without them this is not the root it was
     with store.lock(stage.name, plan.fingerprint, waiting):
         found = store.find(stage.name, plan.fingerprint)
         if found:

@@ -51,6 +51,11 @@ class Files:
             return None
         return stat.st_dev, stat.st_ino
 
+    def check_root(self) -> None:
+        """Raise OSError where a local root is gone, or another folder has its place."""
+        if self._place is not None and self._found() != self._place:
+            raise OSError(errno.ESTALE, "the root is gone, or not the folder that it was", self.root)
+
     def _make_folder(self, folder: Path) -> None:
         """Make a folder below the local root, and the root itself only if it never was there.
 
@@ -58,13 +63,10 @@ class Files:
             OSError: the root was there and is gone, or another folder has its place (a disk that
                 was unmounted): what would be written there would be lost.
         """
-        found = self._found()
-        if found is None and self._place is None:
+        if self._place is None:
             Path(self.root).mkdir(parents=True, exist_ok=True)
-            found = self._found()
-        self._place = self._place or found
-        if found != self._place:
-            raise OSError(errno.ESTALE, "the root is gone, or not the folder that it was", self.root)
+            self._place = self._found()
+        self.check_root()
         path = Path(self.root)
         for part in folder.relative_to(path).parts:  # one by one: the root may go at this moment
             path = path / part

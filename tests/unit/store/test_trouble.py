@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
+from advdistill_core.config import DistillConfig
 from advdistill_core.errors import ArtifactError, machine_error
+from advdistill_core.stages import WEIGH, run_stage
 from advdistill_core.store import ArtifactRef, Store
 from advdistill_core.store import patient as patience
 from advdistill_core.store.claims import FOLDER, claim
@@ -69,10 +71,24 @@ def test_nothing_is_written_in_the_place_of_a_root_that_is_gone(tmp_path: Path) 
     root.mkdir()  # as the folder that a disk was mounted on
     with pytest.raises(OSError, match="root is gone"):
         files.local_folder("a")
+    with pytest.raises(OSError, match="root is gone"):
+        files.check_root()
     root.rmdir()
     (tmp_path / "away").rename(root)
     files.write("a/c", b"2")
     assert files.names("a") == ["b", "c"]
+
+
+def test_a_stage_writes_nothing_where_its_inputs_are_not(tmp_path: Path) -> None:
+    """A store of its own, as in a stage's process, which finds the mount point of a lost disk."""
+    root = tmp_path / "root"
+    ref = made(Store(str(root)))
+    root.rename(tmp_path / "away")
+    root.mkdir()
+    config = DistillConfig.model_validate({"storage": {"root": str(root)}})
+    with pytest.raises(ArtifactError, match="got no manifest"):
+        run_stage(WEIGH, config, {"responses": ref, "rewards": ref}, Store(str(root)))
+    assert not any(root.iterdir())
 
 
 def test_what_a_kill_left_half_written_goes_with_the_next_commit(tmp_path: Path) -> None:
