@@ -3,12 +3,13 @@
 import json
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from advdistill_core.errors import AdvDistillError, InputError, machine_error
@@ -16,6 +17,10 @@ from flows import roots, usage
 from flows.commands import compare, estimate, grading, serve
 from flows.options import AsJson, FromStage, Overrides, Recipe, RecipeIfAny, Root
 
+if TYPE_CHECKING:
+    from flows.run_record import RunRecord
+
+_ID_CHARS = 8
 _INTERRUPTED = 130
 _TERMINATED = 128 + signal.SIGTERM
 
@@ -83,11 +88,7 @@ def status(root: Root = None, as_json: AsJson = False) -> None:
     if as_json:
         print(json.dumps([r.model_dump(mode="json", exclude={"config"}) for r in runs]))
         return
-    table = Table("run", "name", "state", "minutes", "stages")
-    for r in runs:
-        stages = ", ".join(f"{label} {s.outcome}" for label, s in r.stages.items())
-        table.add_row(r.run_id, r.name, r.state, "" if r.seconds is None else f"{r.seconds / 60:.1f}", stages)
-    Console().print(table)
+    Console().print(_runs(runs))
 
 
 @app.command()
@@ -144,6 +145,22 @@ def down(as_json: AsJson = False) -> None:
         print(json.dumps({"stopped": stopped}))
     else:
         print("Stopped." if stopped else "No server was running.")
+
+
+def _runs(runs: "Sequence[RunRecord]") -> Table:
+    table = Table()
+    table.add_column("run", no_wrap=True)  # so much of an id is enough for `report`
+    for title in ("name", "state", "minutes", "stages"):
+        table.add_column(title, overflow="fold")
+    for r in runs:
+        stages = [f"{label} {s.outcome}" for label, s in r.stages.items()]
+        if r.ended_in:
+            stages.append(f"{r.ended_in} {r.state}" + (f": {r.error}" if r.error else ""))
+        elif r.error:
+            stages.append(r.error)
+        minutes = "" if r.seconds is None else f"{r.seconds / 60:.1f}"
+        table.add_row(r.run_id[:_ID_CHARS], escape(r.name), r.state, minutes, escape(", ".join(stages)))
+    return table
 
 
 def _show_summary(summary: dict[str, Any]) -> None:

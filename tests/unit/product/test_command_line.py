@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,9 @@ from typing import Any
 import pytest
 import typer
 
+from advdistill_core.store import Store
 from flows import catalog, cli
+from flows.run_record import FOLDER, RunRecord, StageRecord
 
 COMMANDS: dict[str, Any] = dict(typer.main.get_command(cli.app).commands)  # type: ignore[attr-defined]
 LISTING = {
@@ -95,3 +98,34 @@ def test_completion_scripts(shell: str) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "_ADVDISTILL_COMPLETE" in done.stdout
+
+
+def test_status_on_80_columns_names_runs_and_what_stopped_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = {
+        label: StageRecord(stage=label, outcome="cached", rows=9, seconds=1.0, uri="")
+        for label in ("load", "evaluate before", "generate", "verify", "weigh")
+    }
+    broken = RunRecord(
+        run_id="06a93b52-28e4-7f5a-8000-5d2a0c3b7e11",
+        name="a name [of some length]",
+        state="failed",
+        started_at=1.0,
+        seconds=750.0,
+        stages=done,
+        ended_in="train",
+        error="StageError: no space is left on the device",
+    )
+    Store(str(tmp_path)).files.write(f"{FOLDER}/{broken.run_id}.json", broken.model_dump_json().encode())
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run(monkeypatch, "status", "--root", str(tmp_path)) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    columns = list(
+        zip(*(re.split("[│┃]", line)[1:-1] for line in lines if re.search("[│┃]", line)), strict=True)
+    )
+    told = [" ".join("".join(column).split()) for column in columns]
+    assert told[0] == "run 06a93b52"
+    assert told[1] == "name a name [of some length]"
+    assert told[4].endswith("train failed: StageError: no space is left on the device")
