@@ -73,7 +73,7 @@ class RunPage:
         lines = [str(metrics["headline"]), ""] if "headline" in metrics else []
         if report:
             address = report if "://" in report else f"file://{report}"
-            lines += ["**Report**", "", "```", address, "```", ""]
+            lines += [f"**Report**: `{address}`", ""]  # a block of code is pale and cut at the right
         lines += ["| stage | artifact |", "|---|---|"]
         lines += [f"| {label} | `{s.uri}` |" for label, s in self.record.stages.items()]
         return "\n".join(lines)
