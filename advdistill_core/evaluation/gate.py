@@ -50,7 +50,8 @@ def run(
         what, total = "responses", inputs["responses"].manifest.rows
         out.write_tables(_told(gate.responses(inputs["responses"]), what, total, progress))
     else:
-        what, total = "training prompts", inputs["prompts"].manifest.rows
+        what, parts = "training prompts", inputs["prompts"].manifest.parts
+        total = sum(part.rows or 0 for part in parts if part.name.startswith("train"))
         out.write_tables(_told(gate.prompts(inputs["prompts"]), what, total, progress), prefix="train")
         out.write_tables(inputs["prompts"].tables("heldout"), prefix="heldout")
     if gate.matches and config.evaluation.contamination == "fail":

@@ -8,6 +8,7 @@ import pytest
 
 from advdistill_core.config import DistillConfig
 from advdistill_core.errors import ContaminationError
+from advdistill_core.progress import Event
 from advdistill_core.stages import GATE_PROMPTS, GATE_RESPONSES, LOAD, QUESTIONS, run_stage
 from advdistill_core.store import ArtifactRef, Store, tables
 
@@ -118,6 +119,16 @@ def test_planted_prompts_are_all_found_and_only_they(world: World) -> None:
     }
     assert (record["num_checked"], record["num_matching"], record["num_dropped"]) == (6, 4, 0)
     assert record["sets"]["heldout"]["matches"] == {"exact": 1, "template": 1}
+
+
+@pytest.mark.parametrize("heldout", [[HELD], [HELD, OTHER]])
+def test_progress_ends_at_the_training_prompts(world: World, heldout: list[str]) -> None:
+    """Held-out prompts lie in the same artifact and are only passed on."""
+    told: list[Event] = []
+    prompts = world.prompts(PLANTED, heldout)
+    run_stage(GATE_PROMPTS, world.config("warn"), {"prompts": prompts}, world.store, progress=told.append)
+    of_gate = [event for event in told if event.unit == "training prompts"]
+    assert (of_gate[-1].done, of_gate[-1].total) == (6, 6)
 
 
 @pytest.mark.parametrize(("policy", "kept"), [("warn", 6), ("drop", 2)])
