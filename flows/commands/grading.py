@@ -35,6 +35,7 @@ def verify(
     from flows.commands.verify import verify_files
     from flows.terminal import Display
 
+    _keep_apart(source, target, audit)
     config = build_config(apply_overrides({}, overrides or []))
     with Display() as display:
         counts = verify_files(source, target, task, config.rewards, display, audit)
@@ -45,7 +46,24 @@ def weigh(source: Source, target: Target, overrides: Overrides = None, as_json: 
     """Weigh rewards: rows with prompt_id, correct and reward get an advantage and a weight."""
     from flows.commands.weigh import weigh_file
 
+    _keep_apart(source, target)
     _show(weigh_file(source, target, overrides or []), as_json)
+
+
+def _keep_apart(source: Path, target: Path, audit: Path | None = None) -> None:
+    """Refuse to write one of the files over another.
+
+    Raises:
+        InputError: naming the option.
+    """
+    from advdistill_core.errors import InputError
+
+    taken = {source.resolve(): "IN"}
+    for name, path in (("--out", target), ("--audit", audit)):
+        if path is not None and (other := taken.setdefault(path.resolve(), name)) != name:
+            raise InputError(
+                name, str(path), f"another file than {other}, which would be lost", "Name a new one."
+            )
 
 
 def _show(counts: dict[str, int], as_json: bool) -> None:

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,11 @@ def test_json_of_a_machine_without_runs(
     else:
         assert told == LISTING[name]
     assert not (tmp_path / "advdistill-store").exists()
+
+
+def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(monkeypatch, "--version") == 0
+    assert capsys.readouterr().out == f"advdistill {version('advdistill')}\n"
 
 
 def test_usage_errors_of_a_real_process(tmp_path: Path) -> None:
@@ -129,3 +135,20 @@ def test_status_on_80_columns_names_runs_and_what_stopped_them(
     assert told[0] == "run 06a93b52"
     assert told[1] == "name a name [of some length]"
     assert told[4].endswith("train failed: StageError: no space is left on the device")
+
+
+@pytest.mark.parametrize("arguments", [["a.jsonl"], ["b.jsonl", "--audit", "./a.jsonl"]])
+def test_verify_never_writes_over_what_it_reads(
+    arguments: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = '{"gold": "5", "prediction": "5"}\n'
+    (tmp_path / "a.jsonl").write_text(given)
+    assert run(monkeypatch, "verify", "a.jsonl", "--out", *arguments) == 2
+    told = capsys.readouterr().err.strip()
+    assert "another file than IN" in " ".join(told.split())
+    assert (tmp_path / "a.jsonl").read_text() == given
+    assert not (tmp_path / "b.jsonl").exists()
