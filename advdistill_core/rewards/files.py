@@ -113,7 +113,12 @@ def _is_parquet(path: Path) -> bool:
     if path.suffix == ".parquet":
         return True
     if path.suffix not in _JSON_SUFFIXES:
-        raise InputError(str(path), path.suffix or "no suffix", "a .jsonl or .parquet file", "Rename it.")
+        raise InputError(
+            str(path),
+            path.suffix or "no suffix",
+            "a .jsonl or .parquet file",
+            "Convert it to JSONL or Parquet.",
+        )
     return False
 
 

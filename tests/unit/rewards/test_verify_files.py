@@ -129,6 +129,8 @@ def test_files_that_cannot_be_used(tmp_path: Path) -> None:
         verify_files(tmp_path / "absent.jsonl", tmp_path / "out.jsonl", "math")
     with pytest.raises(InputError, match=r"\.jsonl or \.parquet"):
         verify_files(good, tmp_path / "out.txt", "math")
+    with pytest.raises(InputError, match="Convert it to JSONL or Parquet"):
+        verify_files(tmp_path / "in.csv", tmp_path / "out.jsonl", "math")
     with pytest.raises(InputError, match="can be written"):
         verify_files(good, tmp_path / "no" / "out.jsonl", "math")
     with pytest.raises(InputError, match="math"):
