@@ -3,7 +3,7 @@
 from advdistill_core.config import PolicyConfig
 from advdistill_core.errors import InputError
 from advdistill_core.rewards import registry
-from advdistill_core.rewards.types import Answer, Graded, Part
+from advdistill_core.rewards.types import VERDICTS, Answer, Graded, Part
 from advdistill_core.rewards.verifiers.base import Verifier
 
 
@@ -31,6 +31,8 @@ class Judge:
         A truncated response is wrong whatever it says, so nothing of it is judged.
         """
         seen = self.verifier(answer.task).glance(answer)
+        if not isinstance(seen, Part):
+            seen = _checked(seen, "glance", "a Graded or a Part")
         if not answer.truncated or seen == Graded("unparsed"):
             return seen
         return Graded("wrong", seen.extracted)
@@ -38,7 +40,7 @@ class Judge:
     def judge(self, answer: Answer, part: Part) -> Graded:
         """The verdict on a piece. An exception is the verdict `error`, never `wrong`."""
         try:
-            return self.verifier(answer.task).judge(answer, part)
+            return _checked(self.verifier(answer.task).judge(answer, part), "judge", "a Graded")
         except InputError:
             raise
         except Exception as error:  # noqa: BLE001 - becomes a status, not a number
@@ -60,3 +62,12 @@ class Judge:
             raise
         except Exception:  # noqa: BLE001 - a reference that cannot be read is ungradable
             return False
+
+
+def _checked(found: object, method: str, expected: str) -> Graded:
+    """What a verifier returned, if it is a verdict; else the verdict `error`, which says so."""
+    if not isinstance(found, Graded):
+        return Graded("error", f"{method} returned {found!r}, expected {expected}"[:200])
+    if found.verdict not in VERDICTS or not isinstance(found.extracted, str | None):
+        return Graded("error", f"{method} returned {found!r}, expected a verdict and a text or None"[:200])
+    return found

@@ -72,6 +72,19 @@ def test_an_exception_is_an_error_not_a_wrong_answer() -> None:
         assert grader.grade([Answer("raises", "1", "x")]) == [Graded("error", "KeyError: 'x'")]
 
 
+def test_a_verifier_that_returns_no_verdict_is_told_what_it_returned() -> None:
+    with _grader() as grader:
+        told = grader.grade(
+            [Answer("odd", "1", text) for text in ("none", "tuple", "name", "five", "glance")]
+        )
+    assert [graded.verdict for graded in told] == ["error"] * 5
+    assert told[0].extracted == "judge returned None, expected a Graded"
+    assert "judge returned ('correct', 'x')" in str(told[1].extracted)
+    assert "'right'" in str(told[2].extracted)
+    assert "extracted=5" in str(told[3].extracted)
+    assert told[4].extracted == "glance returned None, expected a Graded or a Part"
+
+
 def test_any_thread_may_grade() -> None:
     """math-verify's own limits raise off the main thread, which has made every reward 0."""
     results: dict[int, list[Graded]] = {}
