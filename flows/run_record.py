@@ -21,9 +21,13 @@ _TITLES: dict[str, tuple[str, Callable[[Any], str]]] = {
     "difference_low": ("difference, lower end of the interval", points),
     "difference_high": ("difference, upper end of the interval", points),
     "num_questions": ("held-out questions", number),
+    "num_left_out": ("held-out questions left out, not graded before or after", number),
     "teacher_pass_rate": ("teacher, right answers", percent),
     "num_prompts": ("training questions", number),
     "mixed_groups": ("training questions with right and wrong responses", number),
+    "weight_on_correct_frac": ("training weight on correct responses", percent),
+    "effective_sample_size": ("equally weighted responses that a question counts as", number),
+    "nothing_to_train": ("why nothing was trained", str),
 }
 #: Labels of steps that need the questions and a model that is there already.
 BEFORE, TEACHER = "evaluate before", "evaluate teacher"

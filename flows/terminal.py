@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from advdistill_core.progress import Event
+from advdistill_core.report.wording import duration
 
 _PLAIN_EVERY_S = 15.0
 
@@ -20,7 +21,7 @@ class Display:
         self._bars = Progress(
             TextColumn("{task.description:<9}"),
             BarColumn(bar_width=30),
-            TextColumn("{task.completed:.0f}/{task.total:.0f} {task.fields[unit]}"),
+            TextColumn("{task.fields[count]}"),
             TimeRemainingColumn(),
             TextColumn("{task.fields[detail]}"),
             console=self.console,
@@ -53,17 +54,19 @@ class Display:
             return
         row = self._rows.get(event.stage)
         if row is None:
-            row = self._rows[event.stage] = self._bars.add_task(
-                event.stage, total=max(event.total, 1), unit=event.unit, detail=""
-            )
-        self._bars.update(
-            row, completed=event.done, total=max(event.total, 1), unit=event.unit, detail=detail
-        )
+            row = self._rows[event.stage] = self._bars.add_task(event.stage, total=1, count="", detail="")
+        if event.total:
+            self._bars.update(row, completed=event.done, total=event.total, count=_count(event))
+        self._bars.update(row, detail=detail)
 
     @staticmethod
     def _detail(event: Event, seconds: float, tokens: int) -> str:
         # The time left has a place of its own on the terminal.
-        parts = [f"{name} {value:.4g}" for name, value in event.figures.items() if name != "eta_s"]
+        parts = [
+            f"{name.replace('_', ' ')} {value:.4g}"
+            for name, value in event.figures.items()
+            if name != "eta_s"
+        ]
         if tokens and seconds > 1 and "tokens/s" not in event.figures:
             parts.append(f"{tokens / seconds:.0f} tokens/s")
         if event.message:
@@ -71,12 +74,17 @@ class Display:
         return ", ".join(parts)
 
     def _plain(self, event: Event, detail: str, now: float) -> None:
-        finished = event.total and event.done >= event.total
+        finished = bool(event.total) and event.done >= event.total
         if now - self._last_plain < _PLAIN_EVERY_S and not finished:
             return
         self._last_plain = now
         began, _, done_at_start = self._began[event.stage]
         rate = (event.done - done_at_start) / max(now - began, 1e-9)
-        left = f", {(event.total - event.done) / rate:.0f} s left" if rate > 0 and not finished else ""
-        text = f"{event.stage}: {event.done}/{event.total} {event.unit}{left} {detail}"
-        print(text, file=sys.stderr, flush=True)
+        left = f"{duration((event.total - event.done) / rate)} left" if rate > 0 and not finished else ""
+        told = ", ".join(part for part in (_count(event), left, detail) if part)
+        print(f"{event.stage}: {told}", file=sys.stderr, flush=True)
+
+
+def _count(event: Event) -> str:
+    """How far it is; nothing where there is nothing to count."""
+    return f"{event.done}/{event.total} {event.unit}" if event.total else ""

@@ -234,6 +234,7 @@ class _Evaluation:
                 unit="responses",
                 tokens=self.tokens + new_tokens,
                 figures={"accuracy": correct / len(self.rows)} if self.rows else {},
+                message=self.model.replace("_", " "),
             )
         )
 

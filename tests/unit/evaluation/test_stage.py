@@ -70,9 +70,9 @@ def rows_of(store: Store, ref: ArtifactRef) -> list[dict[str, Any]]:
 
 
 def test_every_question_is_answered_once_and_in_order(store: Store) -> None:
-    ref = run_stage(
-        EVALUATE, config(num_samples=2, temperature=1.0), {"prompts": prompts(store)}, store, BEFORE
-    )
+    sampling, told = {"num_samples": 2, "temperature": 1.0}, list[Event]()
+    ref = run_stage(EVALUATE, config(**sampling), {"prompts": prompts(store)}, store, BEFORE, told.append)
+    assert {event.message for event in told} == {"student before"}
     rows = rows_of(store, ref)
     assert [(r["question_id"], r["sample_id"]) for r in rows] == [
         (f"q{i}", s) for i in range(5) for s in range(2)

@@ -18,6 +18,9 @@ METRICS = {
     "accuracy_after": 0.5,
     "difference": 0.25,
     "num_questions": 40,
+    "num_left_out": 3,
+    "weight_on_correct_frac": 0.9,
+    "effective_sample_size": 2.5,
     "some_other": 1234.5,
     "flag": True,
     "teacher": {"pass_rate": {"accuracy": 0.8, "accuracy_low": 0.7, "accuracy_high": 0.9}},
@@ -43,6 +46,9 @@ def test_the_figures_have_titles_and_units() -> None:
     ]
     assert rows["student after, right answers"] == "50.0\u00a0%"
     assert rows["difference, points"] == "+25.0"
+    assert rows["training weight on correct responses"] == "90.0\u00a0%"
+    assert rows["equally weighted responses that a question counts as"] == "2.5"
+    assert rows["held-out questions left out, not graded before or after"] == "3"
     assert rows["flag"] == "True"
 
 

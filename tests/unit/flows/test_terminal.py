@@ -19,4 +19,22 @@ def test_a_stage_that_runs_twice_is_timed_twice(
     for tokens, done in ((0, 0), (400, 5)):
         display(Event(stage="evaluate", done=done, total=10, unit="responses", tokens=tokens))
         clock[0] += 20
-    assert "evaluate: 5/10 responses, 20 s left 20 tokens/s" in capsys.readouterr().err
+    assert "evaluate: 5/10 responses, 20 s left, 20 tokens/s\n" in capsys.readouterr().err
+
+
+def test_lines_have_no_empty_parts_and_long_times_are_in_minutes(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: clock[0])
+    display = terminal.Display()
+    display(Event(stage="train", done=0, total=0, unit="steps", message="loading the student"))
+    for done in (0, 1, 10):
+        clock[0] += 100
+        display(Event(stage="train", done=done, total=10, unit="steps", figures={"grad_norm": 0.5}))
+    assert capsys.readouterr().err.splitlines() == [
+        "train: loading the student",
+        "train: 0/10 steps, grad norm 0.5",
+        "train: 1/10 steps, 30 min 00 s left, grad norm 0.5",
+        "train: 10/10 steps, grad norm 0.5",
+    ]
