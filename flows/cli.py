@@ -4,6 +4,7 @@ import json
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,6 +31,21 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"advdistill {version('advdistill')}")
+        raise typer.Exit
+
+
+@app.callback()
+def root_options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """What goes before a command."""
 
 
 @app.command()
@@ -125,9 +141,11 @@ def doctor(
     if as_json:
         print(json.dumps([finding.__dict__ for finding in found]))
     else:
-        table = Table("check", "state", "found", "what to do")
+        table = Table("check", "state")
+        for title in ("found", "what to do"):
+            table.add_column(title, overflow="fold")  # a path is to be copied whole
         for finding in found:
-            table.add_row(finding.name, finding.state, finding.text, finding.remedy)
+            table.add_row(*map(escape, (finding.name, finding.state, finding.text, finding.remedy)))
         Console().print(table)
     if any(finding.state == "problem" for finding in found):
         raise typer.Exit(1)

@@ -148,3 +148,17 @@ def test_versions_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_questions_are_read() -> None:
     one = found("prompts={source: file, path: gone.jsonl}")["prompts.path"]
     assert (one.state, "gone.jsonl" in one.text) == ("problem", True)
+
+
+def test_the_table_shows_a_long_path_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "a-folder-with-a-long-name" / "and-another-one-below-it-that-is-longer-still"
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = [Finding("storage.root", "ok", f"{root}: can be written"), Finding("GPU", "ok", "[none]")]
+    monkeypatch.setattr(doctor, "examine", lambda *_: shown)
+    assert command(monkeypatch) == 0
+    rows = [line.split("│") for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
+    found = "".join(row[3].strip() for row in rows)
+    assert str(root) in found
+    assert "[none]" in found
