@@ -21,6 +21,7 @@ def render(config: DistillConfig, metrics: Mapping[str, Any]) -> dict[str, str]:
         trim_blocks=True,
     )
     environment.filters.update(percent=wording.percent, points=wording.points, number=wording.number)
+    environment.filters["counted"] = wording.counted
     environment.filters["quoted"] = json.dumps  # a JSON string is a YAML string
     level = f"{100 * config.evaluation.confidence:g} %"
     context = {

@@ -6,7 +6,7 @@ from platform import python_version
 from typing import Any
 
 from advdistill_core.config import DistillConfig
-from advdistill_core.report.wording import duration, number, percent, points
+from advdistill_core.report.wording import counted, duration, number, percent, points
 
 Rows = list[Sequence[str]]
 
@@ -325,14 +325,15 @@ def contamination_note(metrics: Mapping[str, Any]) -> str:
     found = metrics["contamination"]
     policy = {
         "warn": "What matches stays in the training data.",
-        "drop": f"What matches was left out: {number(found['num_dropped'])} prompts or responses.",
+        "drop": f"What matches was left out: {counted(found['num_dropped'], 'text')}.",
         "fail": "A match would have stopped the run.",
     }[found["policy"]]
     if not found["common_templates"]:
         return f"Every evaluation question was looked for in every training prompt and response. {policy}"
     return (
         f"{policy} {number(found['questions_of_common_templates'])} held-out questions share the wording of "
-        f"{number(found['common_templates'])} generated families (over 10 questions each). Such wording "
+        f"{number(found['common_templates'])} generated "
+        f"{'family' if found['common_templates'] == 1 else 'families'} (over 10 questions each). Such wording "
         "is not counted: of these questions only equal ones, numbers included, are."
     )
 

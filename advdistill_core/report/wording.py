@@ -32,6 +32,11 @@ def number(value: float | int | None, digits: int = 3) -> str:
     return text.replace("-", "−")
 
 
+def counted(count: int, thing: str) -> str:
+    """A count with what is counted, which takes an s for more than one."""
+    return f"{number(count)} {thing}{'' if count == 1 else 's'}"
+
+
 def duration(seconds: float) -> str:
     """Seconds as a person says them."""
     if seconds < 10:
@@ -53,8 +58,9 @@ def headline(metrics: Mapping[str, Any], confidence: float) -> str:
     direction = "more" if change > 0 else "fewer"
     size = "no change" if change == 0 else f"{abs(100 * change):.1f} points {direction}"
     return (
-        f"The student answers {percent(metrics['accuracy_after'])} of {number(metrics['num_questions'])} "
-        f"held-out questions correctly after training, {percent(metrics['accuracy_before'])} before: {size} "
+        f"The student answers {percent(metrics['accuracy_after'])} of "
+        f"{counted(metrics['num_questions'], 'held-out question')} correctly after training, "
+        f"{percent(metrics['accuracy_before'])} before: {size} "
         f"({100 * confidence:g}\u00a0% interval {points(metrics['difference_low'])} to "
         f"{points(metrics['difference_high'])} points)."
     )
@@ -93,12 +99,13 @@ def caveats(metrics: Mapping[str, Any]) -> list[str]:
     repeated = metrics["contamination"]["num_questions"]
     if repeated:
         found.append(
-            f"{number(repeated)} held-out questions are repeated in training prompts or responses; "
-            "see Contamination."
+            f"{counted(repeated, 'held-out question')} {'is' if repeated == 1 else 'are'} repeated in "
+            "training prompts or responses; see Contamination."
         )
     left_out = metrics["num_left_out"]
     if left_out:
         found.append(
-            f"{number(left_out)} questions could not be graded in both evaluations and are left out."
+            f"{counted(left_out, 'question')} could not be graded in both evaluations and "
+            f"{'is' if left_out == 1 else 'are'} left out."
         )
     return found

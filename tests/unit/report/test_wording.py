@@ -62,7 +62,15 @@ def test_what_makes_a_run_say_little_is_told() -> None:
     assert "7 held-out questions are repeated" in caveats(
         0.3, 0.33, 0.01, 0.05, contamination={"num_questions": 7}
     )
-    assert "4 questions could not be graded" in caveats(0.3, 0.33, 0.01, 0.05, num_left_out=4)
+    assert "1 held-out question is repeated" in caveats(
+        0.3, 0.33, 0.01, 0.05, contamination={"num_questions": 1}
+    )
+    assert "1 question could not be graded in both evaluations and is left out" in caveats(
+        0.3, 0.33, 0.01, 0.05, num_left_out=1
+    )
+    assert "4 questions could not be graded in both evaluations and are left out" in caveats(
+        0.3, 0.33, 0.01, 0.05, num_left_out=4
+    )
 
 
 @pytest.mark.parametrize("num_questions", [0, 200])
