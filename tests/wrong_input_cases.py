@@ -101,7 +101,7 @@ CONFIGURATION = [
     setting("family's bound", "prompts.families=[{params: {min_terms: 9}}]", "chain_sum", "min_terms"),
     setting("tracker", "student.report_to=[neptune]", "student.report_to", "neptune", "tensorboard"),
     setting("no disk for it", "prompts.num_train=1000000000", "storage.root", "GB free", "--root"),
-    settings("several wrong", "teacher.k=0 teacher.top_p=7", "teacher.k", "1 more"),
+    settings("several wrong", "teacher.k=0 teacher.top_p=7", "teacher.k", "Wrong too: teacher.top_p."),
 ]
 
 OVERRIDES = [

@@ -29,6 +29,7 @@ _EXPECTED = {
     "missing": "a value",
     "string_too_short": "a text that is not empty",
 }
+_SHOWN = 5  # further wrong fields that are named
 _FIRST_WORD = re.compile(r"(\w+)\b")
 
 
@@ -40,11 +41,20 @@ def explain(error: ValidationError, model: type[BaseModel]) -> InputError:
     """
     problems = error.errors()
     found = _explained(problems[0], model)
-    more = len(problems) - 1
-    if not more:
+    others = list(dict.fromkeys(_place(problem) for problem in problems[1:]))
+    if not others:
         return found
-    remedy = f"{found.remedy} {more} more field(s) are wrong too."
-    return InputError(found.what, found.got, found.expected, remedy)
+    shown = ", ".join(others[:_SHOWN]) + (f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else "")
+    return InputError(found.what, found.got, found.expected, f"{found.remedy} Wrong too: {shown}.")
+
+
+def _place(problem: Any) -> str:
+    """The field of a problem; one between fields names its section."""
+    where = ".".join(str(part) for part in problem["loc"])
+    cause = problem.get("ctx", {}).get("error")
+    if isinstance(cause, InputError):
+        return cause.what if cause.what.startswith(where) else f"{where}.{cause.what}"
+    return where or "the recipe"
 
 
 def _explained(problem: Any, model: type[BaseModel]) -> InputError:
@@ -55,10 +65,10 @@ def _explained(problem: Any, model: type[BaseModel]) -> InputError:
         inside = f"{where}." if where and not cause.what.startswith(where) else ""
         return InputError(inside + cause.what, cause.got, cause.expected, cause.remedy)
     if kind == "extra_forbidden":
-        known = list(_model_at(model, location[:-1]).model_fields)
-        return InputError(
-            where, "an unknown field", "a field of the configuration", _near(str(location[-1]), known)
-        )
+        name, known = str(location[-1]), list(_model_at(model, location[:-1]).model_fields)
+        elsewhere = _sections_with(name, model)
+        hint = f"Did you mean {' or '.join(elsewhere)}?" if elsewhere else _near(name, known)
+        return InputError(where, "an unknown field", "a field of the configuration", hint)
     message = problem["msg"].removeprefix("Value error, ")
     if kind == "value_error" and isinstance(given, dict):
         return _combination(where, message, given, _model_at(model, location))
@@ -101,6 +111,15 @@ def _remedy(model: type[BaseModel], problem: Any) -> str:
     field = _field_at(model, location)
     about = f"{field.title}: {field.description}" if field and field.description else ""
     return f"Put it in quotes. {about}" if kind == "string_type" and given is not None else about
+
+
+def _sections_with(name: str, model: type[BaseModel]) -> list[str]:
+    """Where a field of that very name is, beside the place at which it is unknown."""
+    return [
+        f"{section}.{name}"
+        for section in model.model_fields
+        if (inner := _model_at(model, [section])) is not model and name in inner.model_fields
+    ]
 
 
 def _near(name: str, known: Sequence[str]) -> str:

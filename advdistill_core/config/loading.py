@@ -105,7 +105,10 @@ def _override_value(override: str, text: str) -> Any:
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise InputError("--set", override, "a value, or a YAML list or mapping", "Close it.") from error
+        name = override.partition("=")[0].strip()
+        quoted = f""", as in --set "{name}='{text}'\"""" if "'" not in text and len(text) < 100 else ""
+        remedy = f"Close it; if it is a text, put it in quotes{quoted}."
+        raise InputError("--set", override, "a value, or a YAML list or mapping", remedy) from error
 
 
 def _deep_copy(value: Any) -> Any:

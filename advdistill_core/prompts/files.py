@@ -27,7 +27,8 @@ def existing(path: Path) -> Path:
         with open(path, "rb"):
             pass
     except FileNotFoundError as error:
-        raise InputError("prompts.path", str(path), "a file that exists", "Check the path.") from error
+        remedy = "Check the path" + ("." if path.is_absolute() else f"; looked for at {path.absolute()}.")
+        raise InputError("prompts.path", str(path), "a file that exists", remedy) from error
     except OSError as error:
         problem = f"{path} ({error.strerror})"
         raise InputError("prompts.path", problem, "a file that can be read", "Check its rights.") from error

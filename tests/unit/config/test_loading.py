@@ -27,6 +27,12 @@ from advdistill_core.errors import InputError
         ("=1", ["--set"]),
         ("prompts.families=[", ["--set"]),
         ("name=a b", ["name", "pattern"]),
+        ("rewards.task=x", ["rewards.task", "Did you mean prompts.task?"]),
+        ("task=x", ["task", "Did you mean prompts.task?"]),
+        (
+            "prompts.instruction={quest} hello",
+            ["put it in quotes", """--set "prompts.instruction='{quest} hello'\""""],
+        ),
     ],
 )
 def test_bad_overrides(override: str, words: list[str]) -> None:
@@ -36,6 +42,21 @@ def test_bad_overrides(override: str, words: list[str]) -> None:
     assert "\n" not in line
     for word in words:
         assert word in line
+
+
+def test_the_other_wrong_fields_are_named() -> None:
+    wrong = ["teacher.k=0", "student.learning_rate=nan", "techer.k=1", "prompts.instruction=none"]
+    with pytest.raises(InputError) as caught:
+        build_config(apply_overrides({}, wrong))
+    first, _, others = str(caught.value).partition(" Wrong too: ")
+    named = {caught.value.what, *others.removesuffix(".").split(", ")}
+    assert named == {"teacher.k", "student.learning_rate", "techer", "prompts.instruction"}
+    assert first.count(": got ") == 1
+
+
+def test_the_quotes_that_are_advised_help() -> None:
+    document = apply_overrides({}, ["prompts.instruction='{question} hello'"])
+    assert build_config(document).prompts.instruction == "{question} hello"
 
 
 def test_overrides_convert_by_the_fields_type() -> None:

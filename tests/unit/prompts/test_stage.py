@@ -262,6 +262,15 @@ def test_damaged_files_of_other_kinds_are_refused(tmp_path: Path) -> None:
         prompts.precheck(config(source="file", path=str(short)).prompts)
 
 
+def test_a_missing_file_is_told_with_the_place_where_it_was_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="a file that exists") as caught:
+        prompts.precheck(config(source="file", path="data/q.jsonl").prompts)
+    assert f"looked for at {tmp_path / 'data' / 'q.jsonl'}." in str(caught.value)
+
+
 def test_a_repeated_id_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "data.jsonl", [{**row, "id": "same"} for row in ROWS[:2]])
     with pytest.raises(InputError, match="row 2"):
