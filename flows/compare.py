@@ -14,6 +14,7 @@ from advdistill_core.store import ArtifactRef
 from flows.precheck import precheck
 from flows.questions import Questions, load_questions
 from flows.recorder import FromStage, RunRecorder
+from flows.run_name import named
 from tasks.compare import publish_comparison
 from tasks.generate import generate
 from tasks.train import rewards_for, train
@@ -25,7 +26,7 @@ REFERENCE = "advdistill"
 ARMS, SEEDS = list(arms_of.MAIN), [0, 1, 2]
 
 
-@flow(name="compare", flow_run_name="{config.name}-compare")
+@flow(name="compare", flow_run_name=named("{config.name}-compare"))
 def compare(
     config: DistillConfig,
     arms: list[str] = ARMS,

@@ -10,6 +10,7 @@ from advdistill_core.store import Store
 from flows.precheck import precheck
 from flows.questions import load_questions, measure_likelihood, measure_standard
 from flows.recorder import FromStage, RunRecorder
+from flows.run_name import named
 from flows.run_record import BEFORE, TEACHER
 from tasks.generate import generate
 from tasks.publish import publish
@@ -19,7 +20,7 @@ from tasks.verify import verify
 from tasks.weigh import weigh
 
 
-@flow(name="distill", flow_run_name="{config.name}")
+@flow(name="distill", flow_run_name=named("{config.name}"))
 def distill(config: DistillConfig, from_stage: FromStage = "first missing") -> dict[str, Any]:
     """Distil a teacher's weighted responses into a student and measure what it gained.
 

@@ -11,10 +11,11 @@ from flows import promotion
 from flows.precheck import precheck
 from flows.questions import load_questions
 from flows.recorder import FromStage, RunRecorder
+from flows.run_name import named
 from flows.train import make_student
 
 
-@flow(name="evaluate", flow_run_name="{config.name}-{model}")
+@flow(name="evaluate", flow_run_name=named("{config.name}-{model}"))
 def evaluate_flow(
     config: DistillConfig,
     model: Literal["student_before", "student_after", "champion", "teacher"] = "student_before",

@@ -7,11 +7,12 @@ from prefect import flow
 from advdistill_core.config import DistillConfig
 from flows.precheck import precheck
 from flows.recorder import FromStage, RunRecorder
+from flows.run_name import named
 from tasks.generate import generate
 from tasks.load import load
 
 
-@flow(name="generate", flow_run_name="{config.name}")
+@flow(name="generate", flow_run_name=named("{config.name}"))
 def generate_flow(config: DistillConfig, from_stage: FromStage = "first missing") -> dict[str, Any]:
     """Load the questions and let the teacher answer them.
 

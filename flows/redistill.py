@@ -22,6 +22,7 @@ from flows.precheck import precheck
 from flows.promotion import Champion, Difference
 from flows.questions import gated
 from flows.recorder import FromStage, RunRecorder
+from flows.run_name import named
 from flows.train import make_student
 from tasks.evaluate import evaluate
 from tasks.load import load
@@ -37,7 +38,7 @@ class Approval(RunInput):
     reviewer: str = ""
 
 
-@flow(name="redistill", flow_run_name="{config.name}-{policy.champion}")
+@flow(name="redistill", flow_run_name=named("{config.name}-{policy.champion}"))
 def redistill(
     config: DistillConfig, policy: RedistillConfig, from_stage: FromStage = "first missing"
 ) -> dict[str, Any]:

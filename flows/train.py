@@ -9,13 +9,14 @@ from advdistill_core.store import ArtifactRef
 from flows.precheck import precheck
 from flows.questions import Questions, load_questions
 from flows.recorder import FromStage, RunRecorder
+from flows.run_name import named
 from tasks.generate import generate
 from tasks.train import rewards_for, train
 from tasks.verify import verify
 from tasks.weigh import weigh
 
 
-@flow(name="train", flow_run_name="{config.name}")
+@flow(name="train", flow_run_name=named("{config.name}"))
 def train_flow(config: DistillConfig, from_stage: FromStage = "first missing") -> dict[str, Any]:
     """Train a student; the stages before it are done where their results are missing.
 
