@@ -333,8 +333,8 @@ def contamination_note(metrics: Mapping[str, Any]) -> str:
     return (
         f"{policy} {number(found['questions_of_common_templates'])} held-out questions share the wording of "
         f"{number(found['common_templates'])} generated "
-        f"{'family' if found['common_templates'] == 1 else 'families'} (over 10 questions each). Such wording "
-        "is not counted: of these questions only equal ones, numbers included, are."
+        f"{'family' if found['common_templates'] == 1 else 'families'} (over 10 questions each). Such "
+        "wording is not counted: of these questions only equal ones, numbers included, are."
     )
 
 
