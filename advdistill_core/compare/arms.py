@@ -87,6 +87,19 @@ _LISTED = [
         )
         for frac in (0.05, 0.2)
     ),
+    # Near best of k only below 0.01, where a few tokens of length tell right responses apart.
+    *(
+        _weighting(f"tau-{tau:g}", f"AdvDistill, tau {tau:g}", scheme="softmax", tau=tau)
+        for tau in (0.1, 0.05, 0.02, 0.01, 0.001)
+    ),
+    *(
+        _weighting(
+            f"tau-{tau:g}-weigh",
+            f"AdvDistill, tau {tau:g}, all-correct groups weighed",
+            **{"scheme": "softmax", "tau": tau, "all_correct": "weigh"},
+        )
+        for tau in (0.01, 0.001)
+    ),
     Arm("all-wrong-uniform", "all-wrong groups trained evenly", {"weighting": {"all_wrong": "uniform"}}),
     Arm("all-correct-weigh", "all-correct groups weighed", {"weighting": {"all_correct": "weigh"}}),
     Arm("by-difficulty", "prompts weighed by difficulty", {"weighting": {"prompt_weight": "difficulty"}}),

@@ -16,17 +16,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.study", description=__doc__)
     parser.add_argument("command", choices=["prepare", "run", "tables"])
     parser.add_argument("--folder", type=Path, default=Path("study"))
+    parser.add_argument("--setting", choices=[*setting.SETTINGS], default="sums", help="see README.md")
     parser.add_argument("--smoke", action="store_true", help="tiny sizes: shows that it runs")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--arms", nargs="+", default=[*MAIN, *EFFECTS])
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     folder = arguments.folder.absolute()
-    chosen = setting.SMOKE if arguments.smoke else setting.FULL
+    name = "smoke" if arguments.smoke else arguments.setting
+    chosen = setting.SETTINGS[name]
     if arguments.command == "tables":
         from tests.bench.study.tables import write_tables
 
-        write_tables(folder, Path(__file__).parent / "results")
+        results = Path(__file__).parent / "results"
+        write_tables(folder, results if name == "sums" else results / name)
         return
     setting.prepare(folder, chosen)
     if arguments.command == "run":

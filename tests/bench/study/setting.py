@@ -3,7 +3,7 @@
 import hashlib
 import json
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,11 @@ class Model:
 
 @dataclass(frozen=True)
 class Setting:
-    """Everything that decides the study's figures."""
+    """Everything that decides the study's figures.
+
+    Args:
+        choices: 0, or the number of answers that a question may have (`task.Kind`).
+    """
 
     teacher: Model = Model(96, 4, 0.5)
     student: Model = Model(64, 3, 0.1)
@@ -45,9 +49,15 @@ class Setting:
     groups_per_step: int = 16
     learning_rate: float = 1.5e-3
     more_samples: int = 2
+    choices: int = 0
 
 
 FULL = Setting()
+# A bare answer is right by luck in a third of all cases. The models stop where they would have the skill
+# of the first setting's: 0.5 and 0.1, and a third of the rest by luck.
+CHOICES = replace(FULL, teacher=Model(96, 4, 0.65), student=Model(64, 3, 0.4), choices=3)
+# Every prompt is seen often: 240 steps go through 500 prompts many times.
+FEW_PROMPTS = replace(FULL, num_prompts=500)
 SMOKE = Setting(
     teacher=Model(32, 2, 1.0, 2, 10),
     student=Model(16, 2, 1.0, 1, 5),
@@ -57,6 +67,7 @@ SMOKE = Setting(
     steps=3,
     groups_per_step=4,
 )
+SETTINGS = {"sums": FULL, "choices": CHOICES, "few-prompts": FEW_PROMPTS, "smoke": SMOKE}
 MAX_NEW_TOKENS = 80
 
 
@@ -66,8 +77,10 @@ def prepare(folder: Path, setting: Setting) -> None:
     _same_setting(folder, setting)
     without: set[str] = set()
     for name, kind in task.SETS.items():
-        _write(folder / f"{name}.jsonl", task.questions(kind, setting.num_questions, name, without))
-    prompts = task.questions(task.TRAINED, 5 * setting.num_prompts, "prompts", set(without))
+        asked = task.asked(kind, setting.choices)
+        _write(folder / f"{name}.jsonl", task.questions(asked, setting.num_questions, name, without))
+    trained = task.asked(task.TRAINED, setting.choices)
+    prompts = task.questions(trained, 5 * setting.num_prompts, "prompts", set(without))
     _write(folder / "prompts.jsonl", prompts)
     for name, model in (("teacher", setting.teacher), ("student", setting.student)):
         if not (folder / name).is_dir():
@@ -111,11 +124,12 @@ def _teach(folder: Path, name: str, model: Model, setting: Setting, without: set
     )
     learning: Any = load_student(config)
     for number in range(model.max_rounds):
-        pairs = task.corpus(model.steps_per_round * model.rows_per_step, f"{name} {number}", without)
+        count = model.steps_per_round * model.rows_per_step
+        pairs = task.corpus(count, f"{name} {number}", without, setting.choices)
         with tempfile.TemporaryDirectory() as checkpoints:
             groups = _groups(tokenizer, list(pairs))
             learning = fit(learning, groups, config, Path(checkpoints), silent).model.eval()
-        reached = _accuracy(learning, tokenizer, setting.temperature, without)
+        reached = _accuracy(learning, tokenizer, setting, without)
         print(f"{name}: {reached:.1%} after {(number + 1) * model.steps_per_round} steps", flush=True)
         if reached >= model.stop_at:
             break
@@ -134,17 +148,18 @@ def _groups(tokenizer: Any, pairs: list[tuple[str, str]]) -> list[Group]:
     ]
 
 
-def _accuracy(model: Any, tokenizer: Any, temperature: float, without: set[str], count: int = 400) -> float:
+def _accuracy(model: Any, tokenizer: Any, setting: Setting, without: set[str], count: int = 400) -> float:
     """Share of sampled answers that are right, on questions of their own."""
     from advdistill_core.teachers.local import sample
 
-    rows = task.questions(task.TRAINED, count, "stop", set(without))
+    asked = task.asked(task.TRAINED, setting.choices)
+    rows = task.questions(asked, count, "stop", set(without))
     responses = sample(
         model,
         tokenizer,
         [chat.render(tokenizer, _asked(row["question"])) for row in rows],
         seeds=list(range(count)),
-        temperature=temperature,
+        temperature=setting.temperature,
         max_new_tokens=MAX_NEW_TOKENS,
         batch_size=count,
     )

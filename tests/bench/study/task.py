@@ -4,11 +4,14 @@ A question is `37+5-3`. What teacher and student know beforehand has solutions o
 running results (`37+5=42`, newline, `42-3=39`), the whole chain rewritten at every step
 (`37+5-3=42-3`, newline, `42-3=39`), and the bare answer (`39`). So responses with the same
 verdict differ, and some are right by luck, as a real teacher's are.
+
+With `choices` 3 the answer is the total's remainder by 3, as if one of three were to be chosen: written
+steps end in a line such as `19=1`, and a bare answer is right in a third of all cases by luck.
 """
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +32,14 @@ class Kind:
         largest: all results in between lie in 0 to this, and so does the first number.
         operand: the other numbers lie in 1 to this.
         words: ` plus ` and ` minus ` in place of signs.
+        choices: 0, or so many answers there are, of which a bare one is easily right by luck.
     """
 
     terms: tuple[int, int]
     largest: int = 29
     operand: int = 9
     words: bool = False
+    choices: int = 0
 
 
 TRAINED = Kind((3, 4))
@@ -60,10 +65,15 @@ def draw(kind: Kind, r: random.Random) -> tuple[str, list[int]]:
     return question, numbers
 
 
-def solution(numbers: list[int], style: str) -> str:
+def answer(numbers: list[int], choices: int) -> str:
+    """The total, or its remainder by the number of choices."""
+    return str(sum(numbers) % choices if choices else sum(numbers))
+
+
+def solution(numbers: list[int], style: str, choices: int = 0) -> str:
     """A right solution in one of the styles."""
     if style == "bare":
-        return str(sum(numbers))
+        return answer(numbers, choices)
     lines = []
     for i in range(1, len(numbers)):
         value, rest = sum(numbers[:i]), numbers[i:]
@@ -71,6 +81,8 @@ def solution(numbers: list[int], style: str) -> str:
             lines.append(f"{_chain([value, rest[0]])}={value + rest[0]}")
         else:
             lines.append(f"{_chain([value, *rest])}={_chain([value + rest[0], *rest[1:]])}")
+    if choices:
+        lines.append(f"{sum(numbers)}={answer(numbers, choices)}")
     return "\n".join(lines)
 
 
@@ -85,11 +97,11 @@ def questions(kind: Kind, count: int, seed: str, without: set[str]) -> list[dict
         question, numbers = draw(kind, r)
         if question not in without:
             without.add(question)
-            found.append({"question": question, "answer": str(sum(numbers))})
+            found.append({"question": question, "answer": answer(numbers, kind.choices)})
     return found
 
 
-def corpus(count: int, seed: str, without: set[str]) -> Iterator[tuple[str, str]]:
+def corpus(count: int, seed: str, without: set[str], choices: int = 0) -> Iterator[tuple[str, str]]:
     """Questions of every kind with solutions, for what teacher and student know beforehand."""
     r = random.Random(seed)
     kinds = [TRAINED] * 4 + [Kind((2, 2))] * 2 + [Kind((5, 6)), Kind((2, 4), LARGEST)]
@@ -98,7 +110,12 @@ def corpus(count: int, seed: str, without: set[str]) -> Iterator[tuple[str, str]
         question, numbers = draw(r.choice(kinds), r)
         if question not in without:
             count -= 1
-            yield question, solution(numbers, *r.choices([*STYLES], [*STYLES.values()]))
+            yield question, solution(numbers, *r.choices([*STYLES], [*STYLES.values()]), choices)
+
+
+def asked(kind: Kind, choices: int) -> Kind:
+    """The kind of question with so many choices."""
+    return replace(kind, choices=choices)
 
 
 def build_model(folder: Path, seed: int, hidden_size: int, num_layers: int) -> None:
