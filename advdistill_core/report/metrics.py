@@ -31,7 +31,7 @@ STAGE_LABELS = {
 
 #: What a generation's manifest tells of its requests beside tokens and money.
 _ACCOUNT = (
-    *("new_responses", "reused_responses", "reused_tokens", "prompt_tokens"),
+    *("new_responses", "resumed_responses", "reused_responses", "reused_tokens", "prompt_tokens"),
     *("finish_reasons", "truncated_frac", "error_frac", "teachers"),
 )
 

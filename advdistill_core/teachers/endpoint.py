@@ -31,7 +31,15 @@ from advdistill_core.teachers.completion import (
     retry_after_s,
 )
 from advdistill_core.teachers.gate import Gate
-from advdistill_core.teachers.protocol import NO_SEED, OnTokens, Request, Response, Sampling
+from advdistill_core.teachers.protocol import (
+    NO_SEED,
+    OnTokens,
+    Request,
+    Response,
+    Sampling,
+    Tell,
+    say_nothing,
+)
 
 _FIRST_WAIT_S = 0.5
 _AHEAD = 2  # prompts taken from the caller, as a multiple of what may be asked at once
@@ -70,10 +78,15 @@ def precheck(config: TeacherConfig) -> None:
 
 
 class Endpoint:
-    """Answers requests over HTTP, many at once; see `protocol.Teacher`."""
+    """Answers requests over HTTP, many at once; see `protocol.Teacher`.
 
-    def __init__(self, config: TeacherConfig) -> None:
-        self.config = config
+    Args:
+        tell: told what the caller of `generate` may want to know, in the caller's thread.
+    """
+
+    def __init__(self, config: TeacherConfig, tell: Tell = say_nothing) -> None:
+        self.config, self._tell = config, tell
+        self._arrived: queue.Queue[Response | BaseException | str] = queue.Queue()
         self.several_at_once = True  # until an answer shows otherwise
         self.trouble = ""  # why a request failed last, after all its attempts
         self._connect()
@@ -98,7 +111,7 @@ class Endpoint:
         Raises:
             StageError: the endpoint refuses everything (key, model name, address).
         """
-        arrived: queue.Queue[Response | BaseException] = queue.Queue()
+        arrived = self._arrived = queue.Queue()
         loop = asyncio.new_event_loop()
         inbox: asyncio.Queue[Request] = asyncio.Queue()
         work = loop.create_task(self._answer_all(inbox, sampling, arrived))
@@ -116,6 +129,9 @@ class Endpoint:
                 item = arrived.get()
                 if isinstance(item, BaseException):
                     raise item
+                if isinstance(item, str):
+                    self._tell(item)
+                    continue
                 missing[item.index] -= 1
                 if not missing[item.index]:
                     del missing[item.index]

@@ -118,7 +118,9 @@ def members(config: TeacherConfig) -> list[Member]:
     found = [Member(config, 0, "", model_identity(config))]
     for place, further in enumerate(config.mixture, 1):
         own = {name: getattr(further, name) for name in type(further).model_fields}
-        single = config.model_copy(update={**own, "mixture": [], "more_base_urls": []})
+        # An adapter fits the model that it was made for, which is the first teacher's.
+        server = config.vllm.model_copy(update={"lora": ""})
+        single = config.model_copy(update={**own, "mixture": [], "more_base_urls": [], "vllm": server})
         tag = hashlib.sha256(canonical_json(further.identity()).encode()).hexdigest()[:8]
         found.append(Member(single, place * SAMPLE_STEP, tag, model_identity(single)))
     return found

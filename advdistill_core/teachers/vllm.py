@@ -49,7 +49,8 @@ class Vllm(Endpoint):
             config.vllm.max_restarts,
         )
         self.server.start(tell)
-        super().__init__(config)
+        self._deaths_told = 0
+        super().__init__(config, tell)
 
     def _connect(self) -> None:
         self._base, self._key, self._local = self.server.base_url, self.server.key, True
@@ -74,6 +75,9 @@ class Vllm(Endpoint):
 
     async def _running(self) -> int:
         while (life := self.server.check()) is None:
+            if self._deaths_told < self.server.num_restarts:
+                self._deaths_told = self.server.num_restarts
+                self._arrived.put(f"vLLM: {self.server.remark}, its log is {self.server.log}")
             await asyncio.sleep(_POLL_S)
         return life
 

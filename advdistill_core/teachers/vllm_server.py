@@ -48,6 +48,7 @@ class Server:
         self.base_url = ""
         self.log = folder / "vllm.log"
         self.num_restarts = 0
+        self.remark = ""  # why it was started again last
         self._command, self._start_timeout_s, self._max_restarts = command, start_timeout_s, max_restarts
         self._lives = 0  # servers that became healthy
         self._up, self._closing = threading.Event(), threading.Event()
@@ -108,8 +109,10 @@ class Server:
                 self._failure = self._error(problem)
                 return
             wait_s = min(_FIRST_WAIT_S * 2.0**self.num_restarts, _LONGEST_WAIT_S)
-            self.num_restarts += 1
-            self._note(f"{problem}; start {self.num_restarts} of {self._max_restarts} in {wait_s:g} s")
+            number = self.num_restarts + 1
+            self.remark = f"{problem}; start {number} of {self._max_restarts} in {wait_s:g} s"
+            self.num_restarts = number  # from here on the remark may be read
+            self._note(self.remark)
             self._closing.wait(wait_s)
 
     def _live(self) -> str:

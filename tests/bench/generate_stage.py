@@ -229,13 +229,14 @@ def against(server: Any, root: str, arguments: argparse.Namespace) -> None:
         return asyncio.run(loop(server, bodies, arguments.concurrency))
 
     compare({"stage": lambda: stage(config, loaded), "client loop": plain}, arguments.rounds)
-    # Apart from the speeds, since asking costs the server time.
-    with watching(server.base_url.removesuffix("/v1")) as seen:
-        stage(config, loaded)
-    busy = [i for i, running in enumerate(seen) if running > 0]
-    between = seen[busy[0] : busy[-1] + 1]
-    idle = sum(running == 0 for running in between)
-    print(f"stage, looks at a server without a request, from its first to its last: {idle} of {len(between)}")
+    # Apart from the speeds, since asking costs the server time; the loop tells what its answer is worth.
+    for name, run in (("stage", lambda: stage(config, loaded)), ("client loop", plain)):
+        with watching(server.base_url.removesuffix("/v1")) as seen:
+            run()
+        busy = [i for i, running in enumerate(seen) if running > 0]
+        between = seen[busy[0] : busy[-1] + 1]
+        idle = "".join("." if running == 0 else str(min(9, int(running // 8))) for running in between)
+        print(f"{name}, looks at a server without a request: {idle.count('.')} of {len(between)}: {idle}")
 
 
 async def loop(server: Any, bodies: list[dict[str, Any]], concurrency: int) -> int:

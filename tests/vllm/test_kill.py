@@ -1,9 +1,11 @@
 """A real server that is killed while a stage needs it, and stages that end before it does."""
 
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from server_fixture import Cli
 from vllm_fixture import END_S, ENGINE, LONG, START_S, Descendants, generate, is_at_work, wait
@@ -82,7 +84,13 @@ def test_an_ended_run_leaves_nothing(
             stage.kill()
         else:
             run.send_signal(getattr(signal, how))
+        told = time.monotonic()
         wait(lambda: not running & set(descendants.of_vllm()), "vLLM to be gone", END_S)
+        print(f"{how}: vLLM was gone after {time.monotonic() - told:.1f} s")
+    except AssertionError:
+        for process in psutil.Process().children(recursive=True):  # who is left, and what it waits for
+            print(process.pid, process.ppid(), process.status(), process.cpu_times(), process.cmdline()[:6])
+        raise
     finally:
         if run.poll() is None:
             run.kill()

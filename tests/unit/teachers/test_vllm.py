@@ -22,6 +22,7 @@ from advdistill_core.stages import GENERATE, LOAD, run_stage
 from advdistill_core.store import Store
 from advdistill_core.teachers import vllm_command, vllm_server
 from advdistill_core.teachers.backends import model_identity, precheck
+from advdistill_core.teachers.members import members
 from advdistill_core.teachers.protocol import NO_SEED
 
 FAKE = Path(__file__).with_name("fake_vllm.py")
@@ -172,8 +173,12 @@ def test_a_killed_server_is_started_again_and_nothing_is_asked_twice(
         return {"server": server, "engine": engine, "leash": psutil.Process(server).ppid()}[victim]
 
     killer = Killer(fake, choose)
-    rows = complete(generate(tmp_path / "store", max_retries=0))
+    events: list[Event] = []
+    rows = complete(generate(tmp_path / "store", events.append, max_retries=0))
     assert killer.killed
+    told = [event.message for event in events if "start 1 of" in event.message]
+    assert len(told) == 1
+    assert told[0].startswith("vLLM: it ended with exit code")
     assert len(fake.pids()) == 2
     assert fake.living() == []
     answered = len(rows) // 3
@@ -330,6 +335,17 @@ def test_an_adapter_counts_by_its_content(tmp_path: Path) -> None:
     assert len(set(identities)) == 3
     with pytest.raises(InputError, match=r"teacher\.vllm\.lora"):
         precheck(settings(tmp_path, vllm={"lora": str(tmp_path)}).teacher)
+
+
+def test_an_adapter_is_the_first_teachers_alone(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 4}))
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"1")
+    config = settings(tmp_path, vllm={"lora": str(tmp_path)}, mixture=[{"model": "other/model", "k": 2}])
+    first, second = members(config.teacher)
+    assert first.config.vllm.lora
+    assert "+lora:" in first.identity
+    assert not second.config.vllm.lora
+    assert "+lora:" not in second.identity
 
 
 def test_only_what_changes_responses_enters_the_fingerprint() -> None:
