@@ -3,7 +3,7 @@
 from advdistill_core.config import PolicyConfig
 from advdistill_core.errors import InputError
 from advdistill_core.rewards import registry
-from advdistill_core.rewards.types import VERDICTS, Answer, Graded, Part
+from advdistill_core.rewards.types import UNDECIDED, VERDICTS, Answer, Graded, Part
 from advdistill_core.rewards.verifiers.base import Verifier
 
 
@@ -28,12 +28,20 @@ class Judge:
     def glance(self, answer: Answer) -> Graded | Part:
         """The verdict, if it is certain at once, else the piece that must be judged.
 
-        A truncated response is wrong whatever it says, so nothing of it is judged.
+        A truncated response is wrong whatever it says, so nothing of it is judged; of one on which
+        the verifier failed nothing is known.
         """
-        seen = self.verifier(answer.task).glance(answer)
-        if not isinstance(seen, Part):
-            seen = _checked(seen, "glance", "a Graded or a Part")
-        if not answer.truncated or seen == Graded("unparsed"):
+        verifier = self.verifier(answer.task)
+        try:
+            seen = verifier.glance(answer)
+            if not isinstance(seen, Part):
+                seen = _checked(seen, "glance", "a Graded or a Part")
+        except InputError:
+            raise
+        except Exception as error:  # noqa: BLE001 - becomes a status, not a number
+            return _failed(error)
+        failed = isinstance(seen, Graded) and seen.verdict in UNDECIDED
+        if not answer.truncated or failed or seen == Graded("unparsed"):
             return seen
         return Graded("wrong", seen.extracted)
 
@@ -44,14 +52,15 @@ class Judge:
         except InputError:
             raise
         except Exception as error:  # noqa: BLE001 - becomes a status, not a number
-            return Graded("error", f"{type(error).__name__}: {error}"[:200])
+            return _failed(error)
 
     def has_second_opinion(self, task: str) -> bool:
         return type(self.verifier(task)).second_opinion is not Verifier.second_opinion
 
     def second_opinion(self, answer: Answer) -> Graded:
         try:
-            return self.verifier(answer.task).second_opinion(answer) or Graded("error")
+            found = self.verifier(answer.task).second_opinion(answer)
+            return _checked(found, "second_opinion", "a Graded or None") if found else Graded("error")
         except Exception as error:  # noqa: BLE001 - no opinion
             return Graded("error", type(error).__name__)
 
@@ -62,6 +71,10 @@ class Judge:
             raise
         except Exception:  # noqa: BLE001 - a reference that cannot be read is ungradable
             return False
+
+
+def _failed(error: Exception) -> Graded:
+    return Graded("error", f"{type(error).__name__}: {error}"[:200])
 
 
 def _checked(found: object, method: str, expected: str) -> Graded:

@@ -85,6 +85,24 @@ def test_a_verifier_that_returns_no_verdict_is_told_what_it_returned() -> None:
     assert told[4].extracted == "glance returned None, expected a Graded or a Part"
 
 
+@pytest.mark.parametrize("truncated", [False, True])
+def test_a_glance_that_fails_is_an_error_also_of_a_truncated_response(truncated: bool) -> None:
+    """Which would be wrong: of these nothing is known."""
+    with _grader() as grader:
+        told = grader.grade([Answer("odd", "1", text, truncated) for text in ("raise", "glance")])
+    assert told[0] == Graded("error", "KeyError: 'no such'")
+    assert told[1] == Graded("error", "glance returned None, expected a Graded or a Part")
+
+
+def test_a_second_opinion_that_is_no_verdict_is_none_and_costs_no_worker() -> None:
+    with _grader() as grader:
+        assert grader.grade([Answer("odd", "1", "five")])[0].verdict == "error"
+        workers = grader.pool.worker_pids
+        told = grader.second_opinions([Answer("odd", "1", text) for text in ("tuple", "other")])
+        assert told == [None, Graded("wrong")]
+        assert grader.pool.worker_pids == workers
+
+
 def test_any_thread_may_grade() -> None:
     """math-verify's own limits raise off the main thread, which has made every reward 0."""
     results: dict[int, list[Graded]] = {}
