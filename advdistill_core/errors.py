@@ -5,6 +5,7 @@
 """
 
 import errno
+import ssl
 
 
 class AdvDistillError(Exception):
@@ -101,6 +102,8 @@ def machine_error(what: str, error: BaseException) -> MachineError | None:
     Args:
         what: who failed, e.g. `stage load`.
     """
+    if isinstance(error, ssl.SSLError):  # an OSError, but its numbers are those of TLS
+        return None
     if isinstance(error, OSError):
         reason, number = _first_line(error), error.errno or _NUMBERS.get(type(error))
     elif isinstance(error, MemoryError) or tells_of_memory(str(error)):

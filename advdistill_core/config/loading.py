@@ -13,6 +13,7 @@ from advdistill_core.errors import InputError
 
 _EXAMPLE = "Begin with a shipped recipe; they are in flows/recipes."
 _FIELDS = "Fields are section.field, e.g. teacher.k."
+_SHELL = set("'\"`$\\!")  # what a shell reads otherwise inside the quotes of the advice
 
 
 class _Loader(yaml.SafeLoader):
@@ -106,7 +107,8 @@ def _override_value(override: str, text: str) -> Any:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
         name = override.partition("=")[0].strip()
-        quoted = f""", as in --set "{name}='{text}'\"""" if "'" not in text and len(text) < 100 else ""
+        plain = len(text) < 100 and not _SHELL & set(text)  # the line may be pasted into a shell
+        quoted = f""", as in --set "{name}='{text}'\"""" if plain else ""
         remedy = f"Close it; if it is a text, put it in quotes{quoted}."
         raise InputError("--set", override, "a value, or a YAML list or mapping", remedy) from error
 

@@ -44,6 +44,12 @@ def test_bad_overrides(override: str, words: list[str]) -> None:
         assert word in line
 
 
+@pytest.mark.parametrize("value", ["[`rm x`", "{$HOME} y", '{q} "x"', "[it's"])
+def test_no_quotes_are_advised_in_which_a_shell_reads_on(value: str) -> None:
+    with pytest.raises(InputError, match=r"put it in quotes\.$"):
+        apply_overrides({}, [f"prompts.instruction={value}"])
+
+
 def test_the_other_wrong_fields_are_named() -> None:
     wrong = ["teacher.k=0", "student.learning_rate=nan", "techer.k=1", "prompts.instruction=none"]
     with pytest.raises(InputError) as caught:

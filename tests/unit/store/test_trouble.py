@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import ssl
 import threading
 import time
 import uuid
@@ -223,7 +224,12 @@ def test_what_the_machine_did_is_one_line_with_a_remedy(error: Exception, words:
 
 @pytest.mark.parametrize(
     "error",
-    [RuntimeError("a mistake of ours"), OSError("m is no model.\nMake sure ..."), OSError(errno.EBADF, "x")],
+    [
+        RuntimeError("a mistake of ours"),
+        OSError("m is no model.\nMake sure ..."),
+        OSError(errno.EBADF, "x"),
+        ssl.SSLCertVerificationError(1, "certificate verify failed"),  # whose 1 is not that of the system
+    ],
 )
 def test_what_is_no_failure_of_the_machine_keeps_its_traceback(error: Exception) -> None:
     assert machine_error("stage load", error) is None
