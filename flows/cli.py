@@ -120,6 +120,9 @@ def report(
     chosen = [r for r in runs if run_id == "latest" or r.run_id.startswith(run_id)]
     if not chosen:
         raise InputError("RUN", run_id, "the id of a finished run", "`advdistill status` lists them.")
+    if run_id not in ("latest", chosen[0].run_id) and len(chosen) > 1:
+        both = f"the beginning of one id; {chosen[0].run_id} and {chosen[1].run_id} begin so"
+        raise InputError("RUN", run_id, both, "Give more of it.")
     print(
         json.dumps({"run_id": chosen[0].run_id, "report": chosen[0].report}) if as_json else chosen[0].report
     )
@@ -167,7 +170,11 @@ def down(as_json: AsJson = False) -> None:
 
 def _runs(runs: "Sequence[RunRecord]") -> Table:
     table = Table()
-    table.add_column("run", no_wrap=True)  # so much of an id is enough for `report`
+    ids = [r.run_id for r in runs]
+    shown = _ID_CHARS  # enough for `report`; ids of runs on pools begin with the time
+    while len({i[:shown] for i in ids}) < len(set(ids)):
+        shown += 1
+    table.add_column("run", no_wrap=True)
     for title in ("name", "state", "minutes", "stages"):
         table.add_column(title, overflow="fold")
     for r in runs:
@@ -177,7 +184,7 @@ def _runs(runs: "Sequence[RunRecord]") -> Table:
         elif r.error:
             stages.append(r.error)
         minutes = "" if r.seconds is None else f"{r.seconds / 60:.1f}"
-        table.add_row(r.run_id[:_ID_CHARS], escape(r.name), r.state, minutes, escape(", ".join(stages)))
+        table.add_row(r.run_id[:shown], escape(r.name), r.state, minutes, escape(", ".join(stages)))
     return table
 
 

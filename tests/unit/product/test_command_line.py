@@ -137,6 +137,26 @@ def test_status_on_80_columns_names_runs_and_what_stopped_them(
     assert told[4].endswith("train failed: StageError: no space is left on the device")
 
 
+def test_runs_on_pools_of_one_minute_are_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Their ids begin with the time: two of one minute had the same eight characters."""
+    ids = ["01a20353-7121-78a2-8b4e-93057b9721c6", "01a20353-9d05-767f-b44d-032525a94e05"]
+    for number, run_id in enumerate(ids):
+        record = RunRecord(
+            run_id=run_id, name="a", state="completed", started_at=float(number), report=f"/r{number}.html"
+        )
+        Store(str(tmp_path)).files.write(f"{FOLDER}/{run_id}.json", record.model_dump_json().encode())
+    assert run(monkeypatch, "status", "--root", str(tmp_path)) == 0
+    shown = re.findall(r"01a20353-\S*", capsys.readouterr().out)
+    assert len(set(shown)) == 2
+    for name, report in ((shown[0], "/r1.html"), (shown[1], "/r0.html"), ("latest", "/r1.html")):
+        assert run(monkeypatch, "report", name, "--root", str(tmp_path)) == 0
+        assert capsys.readouterr().out.strip() == report
+    assert run(monkeypatch, "report", "01a20353", "--root", str(tmp_path)) == 2
+    assert f"{ids[1]} and {ids[0]} begin so" in " ".join(capsys.readouterr().err.split())
+
+
 @pytest.mark.parametrize("arguments", [["a.jsonl"], ["b.jsonl", "--audit", "./a.jsonl"]])
 def test_verify_never_writes_over_what_it_reads(
     arguments: list[str],
