@@ -17,13 +17,19 @@ PEERS_TRL := "trl==1.16.0"
 PEERS_STAMP := $(PEERS)/.installed-1
 PURELIB := import sysconfig; print(sysconfig.get_path("purelib"))
 BENCH :=
+# The halves of the tests run side by side, a core for each: the first computes, the second mostly
+# waits for servers, workers and browsers. Whatever is not in the first is in the second.
+FIRST_HALF := tests/unit tests/property tests/contracts
+HALVES := test-units test-systems
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not gpu"
 
-.PHONY: help install vllm-env bench-env bench demo test test-slow lint clean
+.PHONY: help install vllm-env bench-env bench demo test $(HALVES) coverage test-slow lint clean
 
 help:
 	@echo "make demo       install, distil a small real model, print where the report is"
 	@echo "make test       install, lint and run the tests"
 	@echo "make test-slow  the long tests too"
+	@echo "make coverage   which lines of advdistill_core the unit tests run"
 	@echo "make vllm-env   vLLM's CPU build in .venv-vllm, which the tests of the backend use (3.5 GB)"
 	@echo "make bench      measure beside the peers, about an hour; BENCH=\"--quick --only hostile\" picks"
 	@echo "make bench-env  the peers alone, in .venv-peers (1.5 GB)"
@@ -75,7 +81,17 @@ lint: install
 	$(BIN)/lint-imports
 
 test: install lint
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	@echo "The tests run in two halves side by side, for about 15 minutes; each is shown when it ends."
+	$(MAKE) --no-print-directory --keep-going --output-sync=target -j2 $(HALVES)
+
+test-units: install
+	$(PYTEST) $(FIRST_HALF)
+
+test-systems: install
+	$(PYTEST) $(FIRST_HALF:%=--ignore=%)
+
+coverage: install
+	$(PYTEST) --cov --cov-report=term:skip-covered $(FIRST_HALF)
 
 test-slow: install
 	$(BIN)/python -m pytest -m "not gpu"
