@@ -18,6 +18,7 @@ from advdistill_core.teachers import backends, vllm_command
 from advdistill_core.training import quantized
 from flows import keys, roots
 from flows.dry_run import plan
+from tasks.devices import takes_gpu
 
 # A response row in Parquet, text included, takes well under a kilobyte per 100 tokens.
 _BYTES_PER_TOKEN = 8
@@ -94,7 +95,7 @@ def teachers(first: TeacherConfig) -> list[tuple[str, TeacherConfig]]:
 def _check_endpoints(config: DistillConfig) -> None:
     """Ask each endpoint, if this process is the one that will and there is something to ask for."""
     asked = [(section, one) for section, one in teachers(config.teacher) if one.backend == "openai"]
-    if not asked or config.placement != "local" or plan(config)["generate"] == "cached":
+    if not asked or takes_gpu(stages.GENERATE, config) or plan(config)["generate"] == "cached":
         return
     from advdistill_core.teachers.probe import probe
 

@@ -7,6 +7,7 @@ from advdistill_core.config import DistillConfig
 from advdistill_core.stages import Stage, run_stage
 from advdistill_core.store import ArtifactRef, Store
 from tasks.cache import split_arguments
+from tasks.devices import takes_gpu
 from tasks.progress import Reporter
 
 
@@ -18,7 +19,7 @@ def perform(stage: Stage, config: DistillConfig, **arguments: Any) -> ArtifactRe
     """
     refs, params = split_arguments(arguments)
     progress = Reporter(stage.name)
-    if stage.own_process and config.placement == "pools":
+    if takes_gpu(stage, config):
         from tasks.placement import run_on_pool
 
         return run_on_pool(stage, config, refs, params, progress)

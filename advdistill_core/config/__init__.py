@@ -67,7 +67,8 @@ class DistillConfig(Section):
     placement: Literal["local", "pools"] = setting(
         "local",
         "Placement",
-        "local: all stages as processes of this run; pools: those that load a model on the gpu work pool.",
+        "local: all stages as processes of this run; pools: those that load a model on the gpu work pool, "
+        "unless their device is cpu.",
         affects_result=False,
     )
 
