@@ -120,6 +120,11 @@ _LISTED = [
     # -- what the reward looks at -------------------------------------------------------
     _rubric("reward-01", "reward 0/1"),
     _rubric("reward-equations", "reward 0/1 and valid equations", equations=0.5),
+    Arm(
+        "best-equations",
+        "best of k, valid equations rewarded",
+        {"weighting": {"scheme": "best"}, "rewards": {"equations": 0.2}},
+    ),
     Arm("pruned", "slight weights left out", {"weighting": _PRUNED}),
     _rubric("pruned-01", "slight weights left out, reward 0/1", _PRUNED),
     _rubric("pruned-brevity", "slight weights left out, 0/1 and brevity", _PRUNED, length=0.5, max_len=40),

@@ -136,8 +136,10 @@ class Runner:
             manifest = self.store.open(student).manifest
             tokens = manifest.tokens["completion"]
             verdicts = self.store.open(rewards).manifest.metrics["verdicts"]
-            names = ("mixed", "all_correct", "all_wrong", "dropped_groups", "effective_sample_size")
-            names += ("weight_on_correct_frac", "merged_responses", "trained_responses")
+            names = (
+                *("mixed", "all_correct", "all_wrong", "dropped_groups", "effective_sample_size"),
+                *("weight_on_correct_frac", "merged_responses", "trained_responses"),
+            )
             facts = {n: opened[1].manifest.metrics[n] for n in names} | {"verdicts": verdicts, **fields}
             facts["loss_last"] = manifest.metrics.get("loss_last")
             facts["negatives"] = manifest.metrics.get("negatives")

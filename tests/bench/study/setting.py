@@ -37,6 +37,7 @@ class Setting:
 
     Args:
         choices: 0, or the number of answers that a question may have (`task.Kind`).
+        bare: share of the solutions in the corpus that are the bare answer.
     """
 
     teacher: Model = Model(96, 4, 0.5)
@@ -50,12 +51,17 @@ class Setting:
     learning_rate: float = 1.5e-3
     more_samples: int = 2
     choices: int = 0
+    bare: float = task.STYLES["bare"]
 
 
 FULL = Setting()
 # A bare answer is right by luck in a third of all cases. The models stop where they would have the skill
 # of the first setting's: 0.5 and 0.1, and a third of the rest by luck.
 CHOICES = replace(FULL, teacher=Model(96, 4, 0.65), student=Model(64, 3, 0.4), choices=3)
+# The same with a quarter of the steps, since those of CHOICES bring every arm near 100 % on `same`.
+CHOICES_SHORT = replace(CHOICES, steps=60)
+# Teacher and student answer at once half of the time. They stop at the same skill in written steps.
+CHOICES_BARE = replace(CHOICES_SHORT, teacher=Model(96, 4, 0.5), student=Model(64, 3, 0.37), bare=0.5)
 # Every prompt is seen often: 240 steps go through 500 prompts many times.
 FEW_PROMPTS = replace(FULL, num_prompts=500)
 SMOKE = Setting(
@@ -67,7 +73,14 @@ SMOKE = Setting(
     steps=3,
     groups_per_step=4,
 )
-SETTINGS = {"sums": FULL, "choices": CHOICES, "few-prompts": FEW_PROMPTS, "smoke": SMOKE}
+SETTINGS = {
+    "sums": FULL,
+    "choices": CHOICES,
+    "choices-short": CHOICES_SHORT,
+    "choices-bare": CHOICES_BARE,
+    "few-prompts": FEW_PROMPTS,
+    "smoke": SMOKE,
+}
 MAX_NEW_TOKENS = 80
 
 
@@ -125,7 +138,7 @@ def _teach(folder: Path, name: str, model: Model, setting: Setting, without: set
     learning: Any = load_student(config)
     for number in range(model.max_rounds):
         count = model.steps_per_round * model.rows_per_step
-        pairs = task.corpus(count, f"{name} {number}", without, setting.choices)
+        pairs = task.corpus(count, f"{name} {number}", without, setting.choices, setting.bare)
         with tempfile.TemporaryDirectory() as checkpoints:
             groups = _groups(tokenizer, list(pairs))
             learning = fit(learning, groups, config, Path(checkpoints), silent).model.eval()

@@ -66,8 +66,10 @@ def _outcome(result: Row, found: Row) -> Outcome:
 
 def _facts(result: Row) -> Row:
     facts, styles = result["facts"], result["sets"][0].get("styles", {})
-    names = ("max_steps", "groups_per_step", "mixed", "all_correct", "all_wrong", "trained_responses")
-    names += ("effective_sample_size", "weight_on_correct_frac", "loss_last")
+    names = (
+        *("max_steps", "groups_per_step", "mixed", "all_correct", "all_wrong", "trained_responses"),
+        *("effective_sample_size", "weight_on_correct_frac", "loss_last"),
+    )
     return {
         "arm": result["arm"],
         "seed": result["seed"],

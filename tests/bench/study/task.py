@@ -92,7 +92,8 @@ def _chain(numbers: list[int]) -> str:
 
 def questions(kind: Kind, count: int, seed: str, without: set[str]) -> list[dict[str, str]]:
     """Distinct questions as rows of a JSONL file; `without` holds those that must not occur."""
-    r, found = random.Random(seed), []
+    r = random.Random(seed)
+    found: list[dict[str, str]] = []
     while len(found) < count:
         question, numbers = draw(kind, r)
         if question not in without:
@@ -101,16 +102,26 @@ def questions(kind: Kind, count: int, seed: str, without: set[str]) -> list[dict
     return found
 
 
-def corpus(count: int, seed: str, without: set[str], choices: int = 0) -> Iterator[tuple[str, str]]:
-    """Questions of every kind with solutions, for what teacher and student know beforehand."""
+def corpus(
+    count: int, seed: str, without: set[str], choices: int = 0, bare: float = STYLES["bare"]
+) -> Iterator[tuple[str, str]]:
+    """Questions of every kind with solutions, for what teacher and student know beforehand.
+
+    Args:
+        bare: share of the bare answers; the other styles keep their proportion.
+    """
     r = random.Random(seed)
+    written = STYLES["running"] + STYLES["rewritten"]
+    scale = (1 - bare) / written if bare != STYLES["bare"] else 1.0
+    shares = [STYLES["running"] * scale, STYLES["rewritten"] * scale, bare]
     kinds = [TRAINED] * 4 + [Kind((2, 2))] * 2 + [Kind((5, 6)), Kind((2, 4), LARGEST)]
     kinds += [Kind((2, 4), words=True)] * 2
     while count:
         question, numbers = draw(r.choice(kinds), r)
         if question not in without:
             count -= 1
-            yield question, solution(numbers, *r.choices([*STYLES], [*STYLES.values()]), choices)
+            (style,) = r.choices([*STYLES], shares)
+            yield question, solution(numbers, style, choices)
 
 
 def asked(kind: Kind, choices: int) -> Kind:
