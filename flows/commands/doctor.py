@@ -23,9 +23,11 @@ from advdistill_core import models
 from advdistill_core.config import DistillConfig, TeacherConfig
 from advdistill_core.errors import InputError
 from advdistill_core.models.home import home
+from advdistill_core.stages import STAGES
 from flows import precheck, roots
 from flows.deployments import CPU, GPU
 from flows.server import LocalServer, client_of, healthy
+from tasks.devices import takes_gpu
 
 _OLDEST, _NEWEST = (3, 11), (3, 13)
 _LITTLE_BYTES = 5 << 30  # less free disk than this is worth a word
@@ -194,14 +196,14 @@ def _prefect(config: DistillConfig, for_recipe: bool) -> list[Finding]:
     if not healthy(url, _ASK_S):
         remedy = "Start it, or unset PREFECT_API_URL." if named else "Stop it with `advdistill down`."
         return [Finding("Prefect server", "problem", f"{url} does not answer", remedy)]
-    return [Finding("Prefect server", "ok", url), *_pools(url, on_pools)]
+    on_gpu = any(takes_gpu(stage, config) for stage in STAGES.values())
+    return [Finding("Prefect server", "ok", url), *_pools(url, {CPU: on_pools, GPU: on_gpu})]
 
 
-def _pools(url: str, needed: bool) -> Iterator[Finding]:
-    missing: Literal["ok", "problem"] = "problem" if needed else "ok"
+def _pools(url: str, wanted: dict[str, bool]) -> Iterator[Finding]:
     with client_of(url, _ASK_S) as client:
-        for pool in (CPU, GPU):
-            name = f"pool {pool}"
+        for pool, needed in wanted.items():
+            name, missing = f"pool {pool}", _missing(needed)
             try:
                 answer = client.post(f"/work_pools/{pool}/workers/filter", json={})
             except httpx.HTTPError as error:
@@ -216,6 +218,10 @@ def _pools(url: str, needed: bool) -> Iterator[Finding]:
                 yield _workers(name, pool, answer.json(), missing)
             else:
                 yield Finding(name, "warning", f"status {answer.status_code}", "Look at the server's log.")
+
+
+def _missing(needed: bool) -> Literal["ok", "problem"]:
+    return "problem" if needed else "ok"
 
 
 def _workers(name: str, pool: str, listed: Any, missing: Literal["ok", "problem"]) -> Finding:

@@ -112,9 +112,12 @@ def test_pools_without_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     with answering(answers) as url:
         monkeypatch.setenv("PREFECT_API_URL", f"{url}/api")
         local, pools = found(), found("placement=pools")
+        cpus = [f"{section}.device=cpu" for section in ("teacher", "student", "evaluation")]
+        without_gpu = found("placement=pools", *cpus)
     assert (local["pool cpu"].text, local["pool gpu"].state) == ("1 worker(s): cpu-0", "ok")
     assert (pools["pool cpu"].state, pools["pool gpu"].state) == ("ok", "problem")
     assert "prefect worker start" in pools["pool gpu"].remedy
+    assert without_gpu["pool gpu"].state == "ok", "nothing of it runs there"
 
 
 def test_a_server_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
