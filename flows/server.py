@@ -22,6 +22,7 @@ from advdistill_core.store.locks import file_lock
 
 HOST = "127.0.0.1"
 PREFERRED_PORT = 4200
+_PORTS = 100  # further ones that are tried before any free one
 _START_TIMEOUT_S = 180.0
 
 
@@ -54,11 +55,12 @@ class LocalServer:
             if record and _alive(record.pid):
                 self.api_url = record.api_url
                 return self.api_url
-            port = _free_port()
+            port = _free_port(self._last_port())
             self.api_url = f"http://{HOST}:{port}/api"
             pid = self._spawn(port, tied)
             record = _ServerRecord(pid=pid, api_url=self.api_url)
             self.record.write_text(record.model_dump_json(), encoding="utf-8")
+            self.port.write_text(str(port), encoding="ascii")
             self.started = True
         return self.api_url
 
@@ -70,11 +72,13 @@ class LocalServer:
         """
         deadline = time.monotonic() + _START_TIMEOUT_S
         while time.monotonic() < deadline:
-            if healthy(self.api_url):
+            answers = healthy(self.api_url)
+            if answers and self._is_ours():
                 return
             record = self._read_record()
             if record is None or not _alive(record.pid):
-                raise StageError(f"Prefect server: it ended while starting. Its log is {self.log}.")
+                why = f"another one took {self.api_url} meanwhile; try again" if answers else "it ended"
+                raise StageError(f"Prefect server: not started, {why}. Its log is {self.log}.")
             time.sleep(0.2)
         raise StageError(f"Prefect server: no answer from {self.api_url} in {_START_TIMEOUT_S:.0f} s.")
 
@@ -93,6 +97,17 @@ class LocalServer:
             os.killpg(record.pid, signal.SIGKILL)
             return True
 
+    def _is_ours(self) -> bool:
+        """Whether what answers is this server: two that start at once may choose the same port."""
+        try:
+            with client_of(self.api_url, 2.0) as client:
+                answer = client.get("/admin/settings")
+            if answer.status_code == 401:  # its login is not known here, and nothing of it is told
+                return True
+            return answer.is_success and Path(answer.json()["home"]) == self.prefect_home
+        except (httpx.HTTPError, ValueError, KeyError, TypeError):
+            return False
+
     def running(self) -> bool:
         """Whether the recorded server is a living process."""
         record = self._read_record()
@@ -102,6 +117,15 @@ class LocalServer:
         """The address of the recorded server's API; empty without one."""
         record = self._read_record()
         return record.api_url if record else ""
+
+    @property
+    def prefect_home(self) -> Path:
+        return self.home / "prefect"
+
+    @property
+    def port(self) -> Path:
+        """The file with the port that was used last, so that an address in a bookmark stays right."""
+        return self.home / "server.port"
 
     @property
     def log(self) -> Path:
@@ -114,7 +138,10 @@ class LocalServer:
     def environment(self) -> dict[str, str]:
         """Settings of the server and of clients that are to use it."""
         return {
-            "PREFECT_HOME": str(self.home / "prefect"),
+            "PREFECT_HOME": str(self.prefect_home),
+            # Prefect 3.7.7 puts these two into ~/.prefect, whatever its home is.
+            "PREFECT_SERVER_MEMO_STORE_PATH": str(self.prefect_home / "memo_store.toml"),
+            "PREFECT_LOCAL_STORAGE_PATH": str(self.prefect_home / "storage"),
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "DO_NOT_TRACK": "1",
             "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
@@ -139,6 +166,12 @@ class LocalServer:
                 start_new_session=True,
             )
         return process.pid
+
+    def _last_port(self) -> int | None:
+        try:
+            return int(self.port.read_text(encoding="ascii"))
+        except (OSError, ValueError):
+            return None
 
     def _read_record(self) -> "_ServerRecord | None":
         try:
@@ -198,12 +231,16 @@ def healthy(api_url: str, timeout_s: float = 2.0) -> bool:
         return False
 
 
-def _free_port() -> int:
-    for port in (PREFERRED_PORT, 0):
+def _free_port(last: int | None = None) -> int:
+    """The port that was used last, if nobody has it now, else the first free one."""
+    first = [] if last is None else [last]
+    for port in (*first, *range(PREFERRED_PORT, PREFERRED_PORT + _PORTS), 0):
         with socket.socket() as probe:
+            # As the server does: connections of one that ended a moment ago are no hindrance.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((HOST, port))
-            except OSError:
+            except (OSError, OverflowError):  # taken, or no port at all
                 continue
             return int(probe.getsockname()[1])
     raise StageError(f"Prefect server: no free port on {HOST}.")

@@ -1,0 +1,151 @@
+"""The local Prefect server: its address from one start to the next, and whose answer counts."""
+
+import json
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from advdistill_core.errors import StageError
+from flows import server as module
+from flows.server import LocalServer
+
+_SLEEPING = "import sys, time; time.sleep(float(sys.argv[1]))"
+
+
+@contextmanager
+def taken(port: int = 0) -> Iterator[int]:
+    with socket.socket() as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((module.HOST, port))
+        listening.listen()
+        yield listening.getsockname()[1]
+
+
+@pytest.fixture
+def spawned(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """Ports of servers that were started; in their place something sleeps, named as one."""
+    ports: list[int] = []
+    processes = []
+
+    def spawn(self: LocalServer, port: int, tied: bool) -> int:
+        ports.append(port)
+        command = [sys.executable, "-c", _SLEEPING, "60", "prefect"]
+        processes.append(subprocess.Popen(command, start_new_session=True))
+        return processes[-1].pid
+
+    monkeypatch.setattr(LocalServer, "_spawn", spawn)
+    yield ports
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+def test_a_server_is_started_again_on_its_port(tmp_path: Path, spawned: list[int]) -> None:
+    with taken() as first:
+        pass
+    (tmp_path / "server.port").write_text(str(first))
+    for _ in range(2):
+        server = LocalServer(tmp_path)
+        assert server.start() == f"http://127.0.0.1:{first}/api"
+        threading.Thread(target=server.stop).start()
+        while server.running():
+            time.sleep(0.01)
+    with taken(first):
+        other = LocalServer(tmp_path).start()
+    assert spawned[-1] != first
+    LocalServer(tmp_path).stop()
+    assert LocalServer(tmp_path).start() == other, "that is the address that was shown last"
+
+
+@pytest.mark.parametrize("written", ["", "no number", "99999999", "-1"])
+def test_a_port_that_cannot_be_used_is_passed_over(tmp_path: Path, spawned: list[int], written: str) -> None:
+    (tmp_path / "server.port").write_text(written)
+    LocalServer(tmp_path).start()
+    assert 1024 < spawned[0] < 65536
+
+
+def test_the_next_port_is_taken_where_the_first_is_not_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    with taken() as first:
+        monkeypatch.setattr(module, "PREFERRED_PORT", first)
+        assert first < module._free_port() < first + 100
+
+
+def test_a_port_with_connections_of_a_server_that_ended_is_free() -> None:
+    """They stay for a minute after the end."""
+    with taken() as port:
+        pass
+    with socket.socket() as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((module.HOST, port))
+        listening.listen()
+        with socket.create_connection((module.HOST, port)) as client:
+            listening.accept()[0].close()  # the server's side first, as at its end
+            assert client.recv(1) == b""
+    with socket.socket() as plain, pytest.raises(OSError, match="in use"):
+        plain.bind((module.HOST, port))
+    assert module._free_port(port) == port
+
+
+@contextmanager
+def answering(home: str) -> Iterator[str]:
+    """A Prefect server of some home."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = json.dumps({"home": home} if self.path == "/api/admin/settings" else True).encode()
+            self.send_response(200)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer((module.HOST, 0), Handler) as http:
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        yield f"http://{module.HOST}:{http.server_port}/api"
+        http.shutdown()
+
+
+def waiting(folder: Path, url: str, lives_s: float) -> LocalServer:
+    """A server that was started for an address."""
+    server = LocalServer(folder)
+    process = subprocess.Popen([sys.executable, "-c", _SLEEPING, str(lives_s), "prefect"])
+    threading.Thread(target=process.wait, daemon=True).start()
+    server.record.write_text(json.dumps({"pid": process.pid, "api_url": url}))
+    server.api_url = url
+    return server
+
+
+def test_the_answer_of_the_own_server_counts(tmp_path: Path) -> None:
+    with answering(str(tmp_path / "prefect")) as url:
+        waiting(tmp_path, url, 1.0).wait()
+
+
+def test_another_server_on_the_chosen_port_is_not_used(tmp_path: Path) -> None:
+    """Two homes that start at once may choose the same port: the second server ends."""
+    with answering("/home/another/prefect") as url:
+        server = waiting(tmp_path, url, 1.0)
+        with pytest.raises(StageError, match=r"another one took http://.* meanwhile; try again"):
+            server.wait()
+
+
+def test_what_the_server_writes_lies_in_the_home(tmp_path: Path) -> None:
+    """Without these Prefect writes into ~/.prefect, also where PREFECT_HOME is elsewhere."""
+    script = (
+        "from prefect.settings import get_current_settings as s; "
+        "print(s().home, s().server.memo_store_path, s().results.local_storage_path)"
+    )
+    environment = {"HOME": str(tmp_path / "user"), "PATH": "", **LocalServer(tmp_path).environment()}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
+    )
+    assert all(path.startswith(f"{tmp_path}/prefect") for path in done.stdout.split()), done.stdout
+    assert not (tmp_path / "user").exists()
