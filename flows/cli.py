@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from advdistill_core.errors import AdvDistillError, InputError, machine_error
+from advdistill_core.home import keep_inside
 from flows import roots, usage
 from flows.commands import compare, estimate, grading, serve
 from flows.options import AsJson, FromStage, Overrides, Recipe, RecipeIfAny, Root
@@ -255,6 +256,7 @@ def _end(number: int, frame: FrameType | None) -> None:
 
 def main() -> None:
     """Entry point of the `advdistill` command."""
+    keep_inside()
     signal.signal(signal.SIGTERM, _end)  # also called by Prefect's own handler, when that has tidied up
     sys.exit(guarded(app))
 

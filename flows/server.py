@@ -17,7 +17,7 @@ import httpx
 from pydantic import BaseModel
 
 from advdistill_core.errors import InputError, StageError
-from advdistill_core.models.home import home
+from advdistill_core.home import home
 from advdistill_core.store.locks import file_lock
 
 HOST = "127.0.0.1"

@@ -1,7 +1,4 @@
-"""The user's cache: models made once, and file hashes remembered.
-
-It lies in the folder named by ADVDISTILL_HOME (default `~/.advdistill`).
-"""
+"""The user's cache: models made once, and file hashes remembered."""
 
 import hashlib
 import json
@@ -12,12 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from advdistill_core.home import home
 from advdistill_core.store.locks import file_lock
-
-
-def home() -> Path:
-    """The folder of the cache; it need not exist yet."""
-    return Path(os.environ.get("ADVDISTILL_HOME") or "~/.advdistill").expanduser().absolute()
 
 
 def build_once(name: str, build: Callable[[Path], None]) -> Path:

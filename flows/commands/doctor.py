@@ -22,7 +22,7 @@ from packaging.requirements import Requirement
 from advdistill_core import models
 from advdistill_core.config import DistillConfig, TeacherConfig
 from advdistill_core.errors import InputError
-from advdistill_core.models.home import home
+from advdistill_core.home import home
 from advdistill_core.stages import STAGES
 from flows import precheck, roots
 from flows.deployments import CPU, GPU

@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 
 from advdistill_core.errors import InputError, StageError
-from advdistill_core.models.home import home
+from advdistill_core.home import home
 from advdistill_core.store.locks import file_lock
 from flows.deployments import CPU, GPU
 from flows.server import LocalServer, connect

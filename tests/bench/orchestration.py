@@ -32,7 +32,7 @@ from typing import Any
 import psutil
 
 from advdistill_core.config import DistillConfig
-from advdistill_core.models.home import home
+from advdistill_core.home import home
 from advdistill_core.store import Store
 from flows import catalog
 from flows.server import connect

@@ -61,6 +61,31 @@ def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
     assert capsys.readouterr().out == f"advdistill {version('advdistill')}\n"
 
 
+@pytest.mark.parametrize("own", ["", "fonts"], ids=["ours", "the user's"])
+def test_libraries_write_below_our_folder_and_not_into_the_users_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: str
+) -> None:
+    """reasoning-gym imports matplotlib, which keeps a list of fonts."""
+    for name, folder in (("HOME", "user"), ("ADVDISTILL_HOME", "ours"), ("MPLCONFIGDIR", own)):
+        monkeypatch.setenv(name, str(tmp_path / folder))
+    if not own:
+        monkeypatch.delenv("MPLCONFIGDIR")
+    where = "import matplotlib as m; print(m.get_cachedir(), m.get_configdir())"
+    told: list[str] = []
+
+    def command(_: object) -> int:
+        told.append(subprocess.run([sys.executable, "-c", where], capture_output=True, text=True).stdout)
+        return 0
+
+    monkeypatch.setattr(cli, "guarded", command)
+    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
+    with pytest.raises(SystemExit):
+        cli.main()
+    wanted = tmp_path / (own or "ours/matplotlib")
+    assert told[0].split() == [str(wanted)] * 2
+    assert not (tmp_path / "user").exists()
+
+
 def test_usage_errors_of_a_real_process(tmp_path: Path) -> None:
     """As a shell sees it; the other wrong inputs run in one process."""
     for arguments in (["run"], ["rn", "smoke"], ["gc", "--min-age-h", "old"], ["run", "smoke", "--st", "x"]):
