@@ -1,6 +1,7 @@
 """`advdistill deploy`: pools, limits, deployments and the watch over dead runs, on a server."""
 
 import importlib
+import sys
 from datetime import timedelta
 from typing import Any
 
@@ -8,6 +9,7 @@ from prefect import Flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate, WorkPoolUpdate
 from prefect.client.schemas.objects import ConcurrencyLimitStrategy, ConcurrencyOptions, StateType
+from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
@@ -15,6 +17,7 @@ from prefect.events.schemas.events import ResourceSpecification
 from prefect.exceptions import ObjectNotFound
 from prefect.utilities.callables import parameter_schema
 
+from flows.commands import kept
 from flows.deployments import CPU, GPU, HEARTBEAT_S, Deployment, Overlap, deployments
 
 WATCH = "advdistill: runs without heartbeats have crashed"
@@ -56,6 +59,10 @@ def apply(client: SyncPrefectClient, deployment: Deployment) -> str:
     """Create or update one deployment; returns its id."""
     module, _, name = deployment.entrypoint.partition(":")
     flow = getattr(importlib.import_module(module), name)
+    known = _known(client, deployment)
+    parameters, said = kept.parameters(deployment, known)
+    if said:
+        print(said, file=sys.stderr, flush=True)
     options: dict[str, Any] = {}
     if deployment.limit:
         options["concurrency_limit"] = deployment.limit
@@ -72,11 +79,12 @@ def apply(client: SyncPrefectClient, deployment: Deployment) -> str:
             pull_steps=[],
             work_pool_name=deployment.pool,
             job_variables=deployment.job_variables,
-            parameters=dict(deployment.parameters),
+            version=kept.mark(deployment.parameters),
+            parameters=parameters,
             parameter_openapi_schema=form(flow),
             enforce_parameter_schema=True,
             tags=list(deployment.tags),
-            schedules=_schedules(client, deployment),
+            schedules=_schedules(known, deployment),
             **options,
         )
     )
@@ -99,25 +107,27 @@ def form(flow: Flow[..., Any]) -> dict[str, Any]:
     return schema
 
 
-def _schedules(client: SyncPrefectClient, deployment: Deployment) -> list[DeploymentScheduleCreate]:
+def _known(client: SyncPrefectClient, deployment: Deployment) -> DeploymentResponse | None:
+    try:
+        return client.read_deployment_by_name(f"{deployment.flow}/{deployment.name}")
+    except ObjectNotFound:
+        return None
+
+
+def _schedules(known: DeploymentResponse | None, deployment: Deployment) -> list[DeploymentScheduleCreate]:
     """What is there already, whoever made it, and ours if it is missing: switched off.
 
     The server replaces the schedules of a deployment by those that it is sent.
     """
-    try:
-        known = client.read_deployment_by_name(f"{deployment.flow}/{deployment.name}").schedules
-    except ObjectNotFound:
-        known = []
-    kept = [
-        DeploymentScheduleCreate(
-            schedule=old.schedule, active=old.active, parameters=old.parameters, slug=old.slug
-        )
-        for old in known
+    fields = set(DeploymentScheduleCreate.model_fields) - {"replaces"}
+    found = [
+        DeploymentScheduleCreate.model_validate(old.model_dump(include=fields))
+        for old in (known.schedules if known else [])
     ]
-    if not deployment.cron or any(schedule.slug == deployment.name for schedule in kept):
-        return kept
+    if not deployment.cron or any(schedule.slug == deployment.name for schedule in found):
+        return found
     cron = CronSchedule(cron=deployment.cron, timezone="UTC")
-    return [*kept, DeploymentScheduleCreate(schedule=cron, active=False, slug=deployment.name)]
+    return [*found, DeploymentScheduleCreate(schedule=cron, active=False, slug=deployment.name)]
 
 
 def watch_for_dead_runs(client: SyncPrefectClient) -> None:

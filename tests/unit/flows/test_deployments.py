@@ -1,9 +1,12 @@
 """Deployments as data, and the file for `prefect deploy` that is written from them."""
 
+import copy
+import json
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import yaml
@@ -15,7 +18,7 @@ from prefect.exceptions import ObjectNotFound
 from advdistill_core.config import DistillConfig, RedistillConfig
 from flows import catalog
 from flows.commands.deploy import apply
-from flows.deployments import deployments
+from flows.deployments import Deployment, deployments
 
 ROOT = Path(__file__).resolve().parents[3]
 LISTED = deployments("/data/store")
@@ -115,10 +118,12 @@ def test_the_form_has_labels_for_people() -> None:
 
 
 class Registry:
-    """What a server remembers of schedules; like Prefect's, it replaces them by what it is sent."""
+    """What a server remembers of deployments; like Prefect's, it replaces all by what it is sent."""
 
     def __init__(self) -> None:
         self.schedules: dict[str, list[DeploymentSchedule]] = {}
+        self.parameters: dict[str, dict[str, Any]] = {}
+        self.versions: dict[str, str | None] = {}
 
     def create_flow_from_name(self, name: str) -> str:
         return name
@@ -126,17 +131,27 @@ class Registry:
     def read_deployment_by_name(self, name: str) -> SimpleNamespace:
         if name not in self.schedules:
             raise ObjectNotFound(http_exc=Exception(name))
-        return SimpleNamespace(schedules=self.schedules[name])
+        return SimpleNamespace(
+            schedules=self.schedules[name], parameters=self.parameters[name], version=self.versions[name]
+        )
 
     def create_deployment(
-        self, flow_id: str, name: str, schedules: list[DeploymentScheduleCreate], **_: object
+        self,
+        flow_id: str,
+        name: str,
+        schedules: list[DeploymentScheduleCreate],
+        parameters: dict[str, Any],
+        version: str,
+        **_: object,
     ) -> str:
         made = [DeploymentSchedule(**schedule.model_dump(exclude={"replaces"})) for schedule in schedules]
         self.schedules[f"{flow_id}/{name}"] = made
+        self.parameters[f"{flow_id}/{name}"] = json.loads(json.dumps(parameters))
+        self.versions[f"{flow_id}/{name}"] = version
         return name
 
-    def register(self) -> None:
-        for deployment in LISTED:
+    def register(self, listed: list[Deployment] = LISTED) -> None:
+        for deployment in listed:
             apply(self, deployment)  # type: ignore[arg-type]
 
 
@@ -164,12 +179,67 @@ def test_a_schedule_that_a_user_added_stays(name: str, active: bool) -> None:
             active=active,
             parameters={"from_stage": "train"},
             slug=slug,
+            max_scheduled_runs=7,
         )
         for slug in (None, "hourly")
     ]
     registry.schedules[name] += added
-    fields = {"schedule", "active", "parameters", "slug"}
+    fields = {"schedule", "active", "parameters", "slug", "max_scheduled_runs"}
     before = [schedule.model_dump(include=fields) for schedule in registry.schedules[name]]
     registry.register()
     after = [schedule.model_dump(include=fields) for schedule in registry.schedules[name]]
     assert after == before
+
+
+@pytest.fixture
+def registry() -> Registry:
+    found = Registry()
+    found.register()
+    return found
+
+
+def test_parameters_that_were_changed_on_the_server_stay(
+    registry: Registry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    registered = copy.deepcopy(registry.parameters)
+    nightly = registry.parameters["redistill/nightly"]
+    nightly["config"]["prompts"]["num_train"] = 777
+    nightly["policy"]["margin"] = 0.25
+    nightly["from_stage"] = "train"
+    changed = copy.deepcopy(nightly)
+    assert capsys.readouterr().err == ""
+    for _ in range(2):  # the second time it must not be taken for ours
+        registry.register()
+        told = capsys.readouterr().err
+        assert told == "The parameters of redistill/nightly, which were changed on the server, stay.\n"
+    assert registry.parameters == registered | {"redistill/nightly": changed}
+
+
+def test_parameters_that_nobody_changed_follow_the_package(
+    registry: Registry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """So they do on a server on which a package registered them that left no mark."""
+    registry.versions["distill/smoke"] = None
+    registry.parameters["distill/smoke"]["config"]["teacher"]["k"] = 3
+    newer = deployments("/data/other")
+    registry.register(newer)
+    assert registry.parameters == {f"{d.flow}/{d.name}": d.parameters for d in newer}
+    assert capsys.readouterr().err == ""
+
+
+def test_new_settings_and_the_common_root_reach_changed_parameters_too(
+    registry: Registry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = registry.parameters["redistill/nightly"]
+    old["config"]["teacher"] |= {"k": 3, "gone_since": 1}
+    del old["config"]["teacher"]["seed"]
+    (nightly,) = (d for d in deployments("/data/other") if d.name == "nightly")
+    registry.register([nightly])
+    now = registry.parameters["redistill/nightly"]["config"]
+    expected = copy.deepcopy(dict(nightly.parameters))["config"]
+    expected["teacher"]["k"] = 3
+    assert now == expected
+    root = LISTED[0].parameters["config"]["storage"]["root"]
+    assert (
+        f"storage.root, which was {root}, is that of all workers now: /data/other." in capsys.readouterr().err
+    )
