@@ -1,7 +1,8 @@
-"""`python -m tests.bench.study.by_family RECORD...`: a comparison of short sums, split by their terms.
+"""`python -m tests.bench.study.by_family NAME REFERENCE RECORD...`: a comparison, split by family.
 
 RECORD is `ROOT/runs/RUN.json` of an `advdistill compare`; of an unfinished one the arms that are
-measured. Writes `results/smollm2.csv` (a row per answer) and prints the tables.
+measured. Writes `results/NAME.csv` (a row per answer) and prints the tables, with what each arm
+is ahead of the arm REFERENCE. Without a record the file that exists is read.
 """
 
 import csv
@@ -17,15 +18,18 @@ import pyarrow.parquet as pq
 from advdistill_core.compare import accuracies, differences, outcome_of
 from advdistill_core.report.wording import percent, points
 
-TARGET = Path(__file__).parent / "results" / "smollm2.csv"
+RESULTS = Path(__file__).parent / "results"
 LEVEL = 0.95
 
 Row = dict[str, Any]
 
 
 def main() -> None:
-    rows = list({(r["arm"], r["seed"], r["question"]): r for r in _answers(map(Path, sys.argv[1:]))}.values())
-    with open(TARGET, "w", newline="") as file:
+    name, reference, *records = sys.argv[1:]
+    target = RESULTS / f"{name}.csv"
+    found = _answers(map(Path, records)) if records else _stored(target)
+    rows = list({(r["arm"], r["seed"], r["question"]): r for r in found}.values())
+    with open(target, "w", newline="") as file:
         fields = ("arm", "seed", "family", "question", "verdict", "num_tokens", "finish_reason", "text")
         writer = csv.DictWriter(file, fields, lineterminator="\n", extrasaction="ignore")
         writer.writeheader()
@@ -38,17 +42,28 @@ def main() -> None:
     ]
     for row in accuracies(outcomes, LEVEL):
         span = f"{percent(row['accuracy_low'])} to {percent(row['accuracy_high'])}"
-        print(f"{row['set']:9} {row['arm']:12} {percent(row['accuracy'])} ({span}), {row['num_seeds']} seeds")
-    for row in differences(outcomes, "advdistill", LEVEL):
+        print(
+            f"{row['set']:15} {row['arm']:12} {percent(row['accuracy'])} ({span}), {row['num_seeds']} seeds"
+        )
+    for row in differences(outcomes, reference, LEVEL):
         span = f"{points(row['low'])} to {points(row['high'])}"
         print(
-            f"{row['set']:9} {row['arm']:12} minus AdvDistill {points(row['difference'])} ({span}), "
+            f"{row['set']:15} {row['arm']:12} minus {reference} {points(row['difference'])} ({span}), "
             f"p {row['p_holm']:.3f}"
         )
 
 
 def _is(row: Row, arm: str, seed: int | None) -> bool:
     return bool(row["arm"] == arm and row["seed"] == seed)
+
+
+def _stored(path: Path) -> Iterator[Row]:
+    """The rows of an earlier call; their question stands for its id, which orders them alike in all arms."""
+    with open(path, newline="") as file:
+        for row in csv.DictReader(file):
+            seed = int(row["seed"]) if row["seed"] else None
+            own = {"seed": seed, "num_tokens": int(row["num_tokens"]), "question_id": row["question"]}
+            yield {**row, **own, "sample_id": 0}
 
 
 def _answers(records: Iterator[Path]) -> Iterator[Row]:
@@ -59,10 +74,16 @@ def _answers(records: Iterator[Path]) -> Iterator[Row]:
             if found := re.fullmatch(r"evaluate (\S+?)(?: (\d+))?", label):
                 seed = int(found[2]) if found[2] else None
                 for row in _rows(stage["uri"]):
-                    question = questions[row["question_id"]]["messages"][-1]["content"]
-                    terms = len(re.findall(r"\d+", question))
-                    own = {"arm": found[1], "seed": seed, "question": question, "family": f"{terms} terms"}
-                    yield row | own
+                    asked = questions[row["question_id"]]
+                    question = asked["messages"][-1]["content"]
+                    own = {"arm": found[1], "seed": seed, "question": question}
+                    yield row | own | {"family": _family(asked["source"], question)}
+
+
+def _family(source: str, question: str) -> str:
+    """A family of reasoning-gym; sums by their number of terms."""
+    name = source.removeprefix("reasoning_gym/")
+    return f"{len(re.findall(r'[0-9]+', question))} terms" if name == "chain_sum" else name
 
 
 def _rows(folder: str, name: str = "") -> list[Row]:

@@ -107,14 +107,26 @@ def _document(
     yield "## Accuracy, and as a share of the teacher's\n"
     yield "95 % intervals over questions, seeds and samples of a question averaged first.\n"
     yield from _accuracy_table(shares, [name for name in names if name in MAIN])
-    yield "\n## AdvDistill as configured against the baselines, equal steps and equal tokens\n"
-    yield "AdvDistill minus the baseline in points; p by Holm over the baselines of a set.\n"
-    yield from _against_baselines(outcomes, "advdistill")
-    yield "\n## AdvDistill with every weight kept (`least-0`) against the baselines\n"
-    yield from _against_baselines(outcomes, "least-0")
+    yield from _section(
+        "AdvDistill as configured against the baselines, equal steps and equal tokens",
+        _against_baselines(outcomes, "advdistill"),
+        "AdvDistill minus the baseline in points; p by Holm over the baselines of a set.\n",
+    )
+    yield from _section(
+        "AdvDistill with every weight kept (`least-0`) against the baselines",
+        _against_baselines(outcomes, "least-0"),
+    )
     yield from _effects([name for name in names if variant(name).arm.trained], outcomes, shares)
-    yield "\n## What each arm trained on\n"
-    yield from _spent_table(runs)
+    yield from _section("What each arm trained on", _spent_table(runs))
+
+
+def _section(title: str, lines: Iterator[str], note: str = "") -> Iterator[str]:
+    """A section, or nothing where there is nothing to show."""
+    found = list(lines)
+    if found:
+        yield f"\n## {title}\n"
+        yield from [note] if note else []
+        yield from found
 
 
 def _effects(names: Sequence[str], outcomes: Sequence[Outcome], shares: Sequence[Row]) -> Iterator[str]:
@@ -123,25 +135,40 @@ def _effects(names: Sequence[str], outcomes: Sequence[Outcome], shares: Sequence
     later = [name for name in names if variant(name).second_rate is not None]
     equal = [name for name in names if not variant(name).equal_tokens]
     plain = [name for name in names if name not in (*kept, *later, *equal, "advdistill")]
-    yield "\n## Every arm minus AdvDistill as configured\n"
-    yield "Paired difference in points on the same questions and seeds; p by Holm over the arms of a set.\n"
-    yield from _difference_table(differences(outcomes, "advdistill", LEVEL, plain), plain)
-    yield "\n## As many prompts in a step, in place of as many tokens: every arm minus SFT on all\n"
     prompts = [name for name in equal if name != ALL_PROMPTS]
-    yield from _difference_table(differences(outcomes, ALL_PROMPTS, LEVEL, prompts), prompts)
-    yield "\n## Every weight kept: every arm minus AdvDistill with every weight kept\n"
-    yield from _difference_table(differences(outcomes, "least-0", LEVEL, kept), kept)
-    yield "\n## A second stage on wrong responses, minus as many more steps on right ones\n"
-    yield from _second_stage(outcomes, later)
-    yield "\n## One setting at a time, rewards, second stages: accuracy\n"
-    yield from _accuracy_table(shares, ["advdistill", *(n for n in (*plain, *later) if n not in MAIN)])
-    yield "\n## With every weight kept: accuracy\n"
-    yield from _accuracy_table(shares, ["least-0", *kept])
-    yield "\n## With as many prompts in a step: accuracy\n"
-    yield from _accuracy_table(shares, equal)
+
+    def against(reference: str, arms: Sequence[str]) -> Iterator[str]:
+        return _difference_table(differences(outcomes, reference, LEVEL, arms), arms)
+
+    yield from _section(
+        "Every arm minus AdvDistill as configured",
+        against("advdistill", plain),
+        "Paired difference in points on the same questions and seeds; p by Holm over the arms of a set.\n",
+    )
+    yield from _section(
+        "As many prompts in a step, in place of as many tokens: every arm minus SFT on all",
+        against(ALL_PROMPTS, prompts),
+    )
+    yield from _section(
+        "Every weight kept: every arm minus AdvDistill with every weight kept", against("least-0", kept)
+    )
+    yield from _section(
+        "A second stage on wrong responses, minus as many more steps on right ones",
+        _second_stage(outcomes, later),
+    )
+    others = [name for name in (*plain, *later) if name not in MAIN]
+    for title, members in (
+        ("One setting at a time, rewards, second stages", ["advdistill", *others] if others else []),
+        ("With every weight kept", ["least-0", *kept] if kept else []),
+        ("With as many prompts in a step", equal),
+    ):
+        yield from _section(f"{title}: accuracy", _accuracy_table(shares, members))
 
 
 def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """A table, or nothing without rows."""
+    if not rows:
+        return
     yield f"| {' | '.join(head)} |"
     yield "|" + "---|" * len(head)
     for row in rows:
