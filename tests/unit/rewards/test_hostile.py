@@ -108,12 +108,15 @@ def test_hostile_inputs_of_others(shared_data: Path, tmp_path: Path, monkeypatch
 
 @pytest.mark.server
 def test_the_same_from_submitted_prefect_tasks(tmp_path: Path) -> None:
-    """Tasks run in threads of the flow's process, where signals cannot be used."""
+    """Tasks run in threads of the flow's process, where signals cannot be used.
+
+    Every third case: all of them are met above, and each that reaches its limit takes that long.
+    """
     from prefect import flow, task
     from prefect.testing.utilities import prefect_test_harness
 
     marker = tmp_path / "marker"
-    cases = hostile_cases(str(marker))
+    cases = hostile_cases(str(marker))[::3]
     items = _with_neighbours(cases)
 
     @task
