@@ -3,6 +3,8 @@
 from typing import Any, Literal
 
 from prefect import State, flow
+from prefect.logging import get_run_logger
+from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
 from advdistill_core.child import run_in_child
@@ -12,6 +14,7 @@ from advdistill_core.stages import STAGES
 from advdistill_core.store import ArtifactRef
 from flows import keys
 from flows.tied import end_with_owner
+from tasks.placement import other_version
 from tasks.progress import Reporter
 
 _TIMEOUT_S = 7 * 24 * 3600
@@ -33,6 +36,8 @@ def gpu_stage(
         params: the stage's variant.
     """
     end_with_owner()
+    if told := other_version(flow_run.tags):
+        get_run_logger().warning(told)
     keys.fetch(config.teacher)
     try:
         ref = run_in_child(STAGES[stage], config, inputs, params, Reporter(stage))

@@ -8,7 +8,7 @@ share one run, on whichever machines they are.
 import hashlib
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 from uuid import UUID
@@ -29,7 +29,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.logging import get_run_logger
 from prefect.states import AwaitingRetry, Cancelled, Cancelling, Completed, State
 
-from advdistill_core import errors
+from advdistill_core import __version__, errors
 from advdistill_core.config import DistillConfig
 from advdistill_core.errors import InputError, StageError
 from advdistill_core.stages import GENERATE, Stage, plan_stage
@@ -39,6 +39,7 @@ from tasks.progress import Reporter
 #: The deployment that runs one stage on the GPU pool.
 DEPLOYMENT = "stage/gpu"
 
+_VERSION_TAG = "advdistill "
 _POLL_S = 2.0
 # A worker that lives reports a killed process a second time some seconds after the first; a
 # retry set in between would be overwritten, and one set while the process of a failed run is
@@ -256,6 +257,7 @@ def _submit(key: str, parameters: dict[str, Any]) -> FlowRun:
             idempotency_key=key,
             timeout=0,
             flow_run_name=f"{parameters['stage']}-{parameters['config']['name']}",
+            tags=[f"{_VERSION_TAG}{__version__}"],
         )
         return cast(FlowRun, run)  # a coroutine only inside an event loop
     except ObjectNotFound as error:
@@ -265,6 +267,23 @@ def _submit(key: str, parameters: dict[str, Any]) -> FlowRun:
             f"a deployment {DEPLOYMENT} on the Prefect server",
             "Run `advdistill deploy`.",
         ) from error
+
+
+def other_version(tags: Sequence[str]) -> str:
+    """What to say, if anything, of a stage that another version of this package asked for.
+
+    A tag tells it rather than a parameter, which workers of other versions would refuse.
+
+    Args:
+        tags: of the stage's run.
+    """
+    asked = [tag.removeprefix(_VERSION_TAG) for tag in tags if tag.startswith(_VERSION_TAG)]
+    if not asked or __version__ in asked:
+        return ""
+    return (
+        f"This worker has advdistill {__version__}, the run that asked for this stage {asked[0]}: what they "
+        "make may differ. Install one version on all machines."
+    )
 
 
 def _is_ours(client: SyncPrefectClient, run: FlowRun) -> bool:
