@@ -103,7 +103,7 @@ def status(root: Root = None, as_json: AsJson = False) -> None:
 
     runs = read_runs(roots.to_read(root))
     if as_json:
-        print(json.dumps([r.model_dump(mode="json", exclude={"config"}) for r in runs]))
+        print(json.dumps({"runs": [r.model_dump(mode="json", exclude={"config"}) for r in runs]}))
         return
     Console().print(_runs(runs))
 
@@ -143,7 +143,7 @@ def doctor(
     config = catalog.load(recipe or "", overrides or [], root)
     found = examine(config, recipe is not None)
     if as_json:
-        print(json.dumps([finding.__dict__ for finding in found]))
+        print(json.dumps({"findings": [finding.__dict__ for finding in found]}))
     else:
         table = Table("check", "state")
         for title in ("found", "what to do"):

@@ -152,7 +152,7 @@ def test_dry_run_status_and_report(cli: Cli, finished: tuple[Path, dict[str, Any
     fresh = cli.json("run", "smoke", "--root", str(tmp_path / "new"), "--dry-run")
     assert fresh["stages"] == dict.fromkeys(LABELS, "would run")
     done = cli("status", "--root", str(root), "--json")
-    assert summary["run_id"] in {run["run_id"] for run in json.loads(done.stdout)}
+    assert summary["run_id"] in {run["run_id"] for run in json.loads(done.stdout)["runs"]}
     done = cli("report", summary["run_id"], "--root", str(root))
     assert done.stdout.strip() == summary["report"]
 

@@ -68,7 +68,7 @@ def test_a_machine_that_can_run_the_smoke_recipe(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     assert command(monkeypatch, "smoke", "--json") == 0
-    listed = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+    listed = json.loads(capsys.readouterr().out.strip().splitlines()[-1])["findings"]
     names = {one["name"] for one in listed}
     assert {"Python", "packages", "GPU", "vLLM", "storage.root", "home", "Prefect server"} <= names
     assert {"teacher", "student", "questions"} <= names
