@@ -102,11 +102,9 @@ def compare(contenders: dict[str, Callable[[], int]], rounds: int, by_cpu: bool 
 
 
 def local(arguments: argparse.Namespace) -> None:
-    import generate as library_bench
     import torch
 
     from advdistill_core import models
-    from advdistill_core.teachers.local import Engine
 
     with tempfile.TemporaryDirectory() as root:
         config = configuration(
@@ -119,46 +117,59 @@ def local(arguments: argparse.Namespace) -> None:
         rows = conversations(config, loaded)
         prompts = [render(tokenizer, row["messages"]) for row in rows]
         print(f"{torch.get_num_threads()} threads", flush=True)
-
-        def seed(row: dict[str, Any], sample: int) -> int:
-            return response_seed(0, row["prompt_id"], sample)
-
-        def bare() -> int:
-            model = models.load_model(teacher.model, device="cpu")
-            requests = [
-                Request(
-                    i, prompt, tuple((s, response_seed(0, row["prompt_id"], s)) for s in range(teacher.k))
-                )
-                for i, (row, prompt) in enumerate(zip(rows, prompts, strict=True))
-            ]
-            sampling = Sampling(0.8, 1.0, 0, teacher.max_new_tokens)
-            engine = Engine(model, models.load_tokenizer(teacher.model), teacher.batch_size)
-            return sum(response.num_tokens for response in engine.generate(requests, sampling))
-
-        def library() -> int:
-            model = models.load_model(teacher.model, device="cpu")
-            settings = argparse.Namespace(
-                k=teacher.k,
-                temperature=0.8,
-                max_new_tokens=teacher.max_new_tokens,
-                batch_size=teacher.batch_size,
-            )
-            return library_bench.library(model, tokenizer, prompts, settings)
-
-        def watched() -> int:
-            with timing(Engine) as steps:
-                tokens = stage(config, loaded)
-            whole, busy = steps[-1][1] - steps[0][0], sum(end - start for start, end in steps)
-            longest = max(b[0] - a[1] for a, b in itertools.pairwise(steps))
-            print(
-                f"engine idle between its first and last step: {whole - busy:.2f} of {whole:.2f} s "
-                f"({(whole - busy) / whole:.1%}), at most {longest * 1000:.0f} ms at once",
-                flush=True,
-            )
-            return tokens
-
-        contenders = {"stage": watched, "engine alone": bare, "library": library}
+        contenders = {
+            "stage": lambda: watched(config, loaded),
+            "engine alone": lambda: bare(teacher, rows, prompts),
+            "library": lambda: library(teacher, tokenizer, prompts),
+        }
         compare(contenders, arguments.rounds, arguments.by_cpu)
+
+
+def watched(config: DistillConfig, loaded: ArtifactRef) -> int:
+    """The stage, with a line on how long the engine waited for it."""
+    from advdistill_core.teachers.local import Engine
+
+    with timing(Engine) as steps:
+        tokens = stage(config, loaded)
+    whole, busy = steps[-1][1] - steps[0][0], sum(end - start for start, end in steps)
+    longest = max(b[0] - a[1] for a, b in itertools.pairwise(steps))
+    print(
+        f"engine idle between its first and last step: {whole - busy:.2f} of {whole:.2f} s "
+        f"({(whole - busy) / whole:.1%}), at most {longest * 1000:.0f} ms at once",
+        flush=True,
+    )
+    return tokens
+
+
+def bare(teacher: TeacherConfig, rows: list[dict[str, Any]], prompts: list[str]) -> int:
+    """The engine on all requests in one call; returns the tokens."""
+    from advdistill_core import models
+    from advdistill_core.teachers.local import Engine
+
+    model = models.load_model(teacher.model, device="cpu")
+    requests = [
+        Request(i, prompt, tuple((s, response_seed(0, row["prompt_id"], s)) for s in range(teacher.k)))
+        for i, (row, prompt) in enumerate(zip(rows, prompts, strict=True))
+    ]
+    sampling = Sampling(teacher.temperature, 1.0, 0, teacher.max_new_tokens)
+    engine = Engine(model, models.load_tokenizer(teacher.model), teacher.batch_size)
+    return sum(response.num_tokens for response in engine.generate(requests, sampling))
+
+
+def library(teacher: TeacherConfig, tokenizer: Any, prompts: list[str]) -> int:
+    """The library's own `generate`; returns the tokens."""
+    import generate as library_bench
+
+    from advdistill_core import models
+
+    model = models.load_model(teacher.model, device="cpu")
+    settings = argparse.Namespace(
+        k=teacher.k,
+        temperature=teacher.temperature,
+        max_new_tokens=teacher.max_new_tokens,
+        batch_size=teacher.batch_size,
+    )
+    return library_bench.library(model, tokenizer, prompts, settings)
 
 
 @contextmanager
