@@ -19,7 +19,7 @@ from flows.run_record import FOLDER, RunRecord, StageRecord
 COMMANDS: dict[str, Any] = dict(typer.main.get_command(cli.app).commands)  # type: ignore[attr-defined]
 LISTING = {
     "recipes": {},
-    "status": [],
+    "status": {"runs": []},
     "champions": {},
     "gc": {"deleted": False, "artifacts": []},
     "down": {"stopped": False},
