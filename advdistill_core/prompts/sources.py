@@ -1,6 +1,7 @@
 """Reading questions: generated families, files, datasets."""
 
 import hashlib
+import re
 from collections.abc import Iterator
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -12,6 +13,9 @@ from advdistill_core.models.home import sha256
 from advdistill_core.prompts import families, files, hub
 from advdistill_core.prompts.types import Question
 from advdistill_core.store.fingerprint import canonical_json
+
+_WRAPPED = re.compile(r"\\boxed\{(?P<box>[^{}]*(?:\{[^{}]*\}[^{}]*)*)\}|\$(?P<dollars>[^$]+)\$")
+_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(\D|$))")
 
 
 def precheck(config: PromptSource) -> None:
@@ -88,13 +92,21 @@ def _contradict(one: Question, other: Question) -> bool:
     """Whether the very same question has another answer; upper case can be what is asked about."""
     if one.text.strip() != other.text.strip() or one.choices != other.choices:
         return False
-    first, second = (" ".join(q.reference_answer.casefold().split()) for q in (one, other))
+    first, second = (_bare(q.reference_answer) for q in (one, other))
     if first == second:
         return False
     try:
         return Decimal(first) != Decimal(second)  # 5 and 5.0 are one answer
     except InvalidOperation:
         return True
+
+
+def _bare(answer: str) -> str:
+    """An answer without a solution before it, as GSM8K has one, and without its wrapping."""
+    text = " ".join(answer.rpartition("####")[2].casefold().split())
+    while wrapped := _WRAPPED.fullmatch(text):
+        text = (wrapped["box"] or wrapped["dollars"] or "").strip()
+    return _THOUSANDS.sub("", text)
 
 
 def questions(config: PromptSource) -> Iterator[Question]:

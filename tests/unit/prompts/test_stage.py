@@ -12,6 +12,8 @@ import pytest
 from advdistill_core import prompts
 from advdistill_core.config import DistillConfig
 from advdistill_core.errors import InputError
+from advdistill_core.prompts import sources
+from advdistill_core.prompts.types import Question
 from advdistill_core.stages import LOAD, plan_stage, run_stage
 from advdistill_core.store import Store, tables
 
@@ -132,14 +134,45 @@ def test_a_question_with_two_answers_is_refused(tmp_path: Path) -> None:
         prompts.precheck(config(source="file", path=str(path), num_train=6, num_heldout=2).prompts)
 
 
+SIXES = [
+    "6",
+    "6.0",
+    " 6 ",
+    "$6$",
+    r"\boxed{6}",
+    r"$\boxed{6.0}$",
+    "3 and 3 are 6.\n#### 6",
+    "Twice 3.\n#### 6 ",
+]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("1,000", "1000", True),
+        ("#### 1,234,567", "$1234567$", True),
+        (r"\boxed{\frac{1}{2}}", r"$\frac{1}{2}$", True),
+        ("1,2", "12", False),
+        ("1,000,0", "10000", False),
+        (r"\boxed{6}", "7", False),
+        ("3 and 3 are 6.\n#### 6", "3 and 3 are 6.\n#### 7", False),
+        ("", "6", False),
+        ("nan", "sNaN", False),
+    ],
+)
+def test_one_answer_written_in_two_ways_is_no_contradiction(one: str, other: str, same: bool) -> None:
+    first, second = (Question("q", "What?", answer, (), "made up") for answer in (one, other))
+    assert sources._contradict(first, second) is not same
+
+
 def test_repeated_questions_with_equal_answers_are_counted(tmp_path: Path) -> None:
     """So are those that differ in case, which can be what is asked about."""
-    more = [{"question": "What is 3 + 3?", "answer": text} for text in ("6", "6.0", " 6 ")]
+    more = [{"question": "What is 3 + 3?", "answer": text} for text in SIXES]
     more.append({"question": "WHAT IS 3 + 3?", "answer": "7"})
     path = write(tmp_path / "data.jsonl", ROWS + more)
     store = Store(str(tmp_path))
     ref = run_stage(LOAD, config(source="file", path=str(path), num_train=6, num_heldout=6), {}, store)
-    assert store.open(ref).manifest.metrics["repeated_questions"] == 4
+    assert store.open(ref).manifest.metrics["repeated_questions"] == len(more)
 
 
 def test_two_answers_in_a_dataset_are_told_and_the_first_counts(tmp_path: Path) -> None:
