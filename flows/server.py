@@ -104,7 +104,7 @@ class LocalServer:
                 answer = client.get("/admin/settings")
             if answer.status_code == 401:  # its login is not known here, and nothing of it is told
                 return True
-            return answer.is_success and Path(answer.json()["home"]) == self.prefect_home
+            return answer.is_success and Path(answer.json()["home"]).resolve() == self.prefect_home.resolve()
         except (httpx.HTTPError, ValueError, KeyError, TypeError):
             return False
 

@@ -125,8 +125,12 @@ def waiting(folder: Path, url: str, lives_s: float) -> LocalServer:
 
 
 def test_the_answer_of_the_own_server_counts(tmp_path: Path) -> None:
-    with answering(str(tmp_path / "prefect")) as url:
-        waiting(tmp_path, url, 1.0).wait()
+    """By whichever name of the folder it was started."""
+    (tmp_path / "home").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "home")
+    with answering(str(tmp_path / "home" / "prefect")) as url:
+        for name in ("home", "link"):
+            waiting(tmp_path / name, url, 2.0).wait()
 
 
 def test_another_server_on_the_chosen_port_is_not_used(tmp_path: Path) -> None:
