@@ -9,6 +9,7 @@ import pytest
 
 from advdistill_core.config import WeightingConfig
 from advdistill_core.errors import InputError
+from advdistill_core.rewards.parts import brevity
 from advdistill_core.weighting import advantages, effective_sample_size, weigh_group
 
 # (correct of 8, tau) -> (share of the weight on correct, effective sample size), to three figures
@@ -222,3 +223,14 @@ def test_by_default_negative_weights_are_no_slight_ones():
     got = weigh_group([1.0, 0.0, 0.0], [True, False, False], WeightingConfig(scheme="linear"))
     assert got.weight == pytest.approx([1.0, -0.5, -0.5])
     assert got.slight == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "kept"),
+    [({"tau": tau}, 3) for tau in (0.5, 0.1, 0.01)] + [({"tau": 0.001}, 2), ({"scheme": "best"}, 1)],
+)
+def test_only_a_very_small_tau_tells_right_responses_apart_by_their_length(settings: dict, kept: int):
+    # the default rubric's 0.1 for brevity, over 256 tokens: right ones of 12, 20 and 30 tokens
+    right = [1.0 + 0.1 * brevity(tokens, 256) for tokens in (12, 20, 30)]
+    got = weigh_group([*right, *[0.0] * 5], [True] * 3 + [False] * 5, WeightingConfig(**settings))
+    assert (got.weight > 0).tolist() == [True] * kept + [False] * (8 - kept)
