@@ -51,7 +51,7 @@ def open_teacher(config: TeacherConfig, folder: Path | None = None, tell: Tell =
     if config.backend == "openai":
         from advdistill_core.teachers.endpoint import Endpoint
 
-        return Endpoint(config)
+        return Endpoint(config, tell)
     if config.backend == "vllm":
         from advdistill_core.teachers.vllm import Vllm
 

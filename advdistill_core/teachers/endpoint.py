@@ -43,7 +43,15 @@ from advdistill_core.teachers.protocol import (
 
 _FIRST_WAIT_S = 0.5
 _AHEAD = 2  # prompts taken from the caller, as a multiple of what may be asked at once
-_REFUSED_FOR_ALL = {401, 402, 403, 404, 405}  # wrong key, no credit, no such model or path
+_SILENCE_S = 10.0  # without a response, until it is said that failed requests are asked again
+_NO_SUCH = "Correct teacher.base_url (it often ends in /v1) or teacher.model."
+_REFUSED_FOR_ALL = {  # and what to do about it
+    401: "It does not take the key: correct {key}.",
+    402: "It wants to be paid: see to the account of {key}.",
+    403: "It does not allow this to the key: correct {key}, or teacher.model.",
+    404: _NO_SUCH,
+    405: _NO_SUCH,
+}
 
 
 def precheck(config: TeacherConfig) -> None:
@@ -89,6 +97,7 @@ class Endpoint:
         self._arrived: queue.Queue[Response | BaseException | str] = queue.Queue()
         self.several_at_once = True  # until an answer shows otherwise
         self.trouble = ""  # why a request failed last, after all its attempts
+        self._asking_again = ""  # why, if one is since the last response
         self._connect()
 
     def _connect(self) -> None:
@@ -126,7 +135,12 @@ class Endpoint:
                         loop.call_soon_threadsafe(inbox.put_nowait, request)
                 if not missing:
                     return
-                item = arrived.get()
+                try:
+                    item = arrived.get(timeout=_SILENCE_S)
+                except queue.Empty:
+                    if self._asking_again:
+                        self._tell(f"no response for a while, asking again: {self._asking_again}")
+                    continue
                 if isinstance(item, BaseException):
                     raise item
                 if isinstance(item, str):
@@ -135,6 +149,7 @@ class Endpoint:
                 missing[item.index] -= 1
                 if not missing[item.index]:
                     del missing[item.index]
+                self._asking_again = ""
                 tokens += item.num_tokens
                 if on_tokens:
                     on_tokens(tokens)
@@ -206,6 +221,10 @@ class Endpoint:
     def _note(self, error: Exception) -> None:
         self.trouble = f"{error} at {self._base}"  # an address alone: see precheck
 
+    def _note_attempt(self, state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        self._asking_again = f"{error} at {self._base}"
+
     @staticmethod
     def _response(index: int, sample_id: int, choice: Choice, body: Mapping[str, Any]) -> Response:
         return Response(
@@ -241,6 +260,7 @@ class Endpoint:
             retry=retry_if_exception_type(Retriable),
             stop=stop_after_attempt(1 + self.config.max_retries),
             wait=_wait,
+            before_sleep=self._note_attempt,
             reraise=True,
         )
         async for attempt in attempts:
@@ -266,7 +286,11 @@ class Endpoint:
         if status in (408, 409, 425) or status >= 500:
             raise Retriable(f"status {status}", retry_after_s(answer))
         if status in _REFUSED_FOR_ALL:
-            raise StageError(f"teacher endpoint {self._base}: got status {status}, expected an answer.")
+            key = self.config.api_key_env or "teacher.api_key_env, which names no key"
+            remedy = _REFUSED_FOR_ALL[status].format(key=key)
+            raise StageError(
+                f"teacher endpoint {self._base}: got status {status}, expected an answer. {remedy}"
+            )
         if status >= 300:
             raise Refused(f"status {status}")
         gate.succeeded()

@@ -191,18 +191,34 @@ def test_reasons_and_empty_texts(serve: Any) -> None:
     assert found[2, 0].text == ""
 
 
-@pytest.mark.parametrize("status", [401, 403, 404])
+@pytest.mark.parametrize(
+    ("status", "remedy"), [(401, "correct TEST_KEY"), (403, "correct TEST_KEY"), (404, "teacher.base_url")]
+)
 def test_a_wrong_key_or_model_fails_at_once_and_does_not_tell_the_key(
-    serve: Any, status: int, caplog: pytest.LogCaptureFixture
+    serve: Any, status: int, remedy: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
     server = serve(lambda body, number: (status, {}, b"no"))
     with pytest.raises(StageError, match=str(status)) as caught:
         ask(endpoint.Endpoint(settings(server, api_key_env="TEST_KEY")), 50, 1)
     assert len(server.bodies) <= 32
+    assert remedy in str(caught.value)
     assert KEY not in str(caught.value)
     assert KEY not in caplog.text
     assert set(server.keys) == {f"Bearer {KEY}"}
+
+
+def test_asking_again_is_said_while_nothing_comes(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoint, "_SILENCE_S", 0.1)
+    server = serve(lambda body, number: (503, {}, b"") if number == 0 else (200, {}, completion(body)))
+    told: list[str] = []
+    assert len(ask(endpoint.Endpoint(settings(server), told.append), 1, 1)) == 1
+    assert told
+    assert set(told) == {f"no response for a while, asking again: status 503 at {server.url}"}
+    told.clear()
+    slow = serve(lambda body, number: (time.sleep(0.3), (200, {}, completion(body)))[1])
+    assert len(ask(endpoint.Endpoint(settings(slow), told.append), 1, 1)) == 1
+    assert not told  # slow is not failing
 
 
 def test_a_caller_that_stops_listening_stops_the_requests(serve: Any) -> None:
