@@ -55,9 +55,10 @@ class LocalServer:
             if record and _alive(record.pid):
                 self.api_url = record.api_url
                 return self.api_url
-            port = _free_port(self._last_port())
-            self.api_url = f"http://{HOST}:{port}/api"
-            pid = self._spawn(port, tied)
+            port, claim = _free_port(self._last_port())
+            with claim:
+                self.api_url = f"http://{HOST}:{port}/api"
+                pid = self._spawn(port, tied, claim)
             record = _ServerRecord(pid=pid, api_url=self.api_url)
             self.record.write_text(record.model_dump_json(), encoding="utf-8")
             self.port.write_text(str(port), encoding="ascii")
@@ -147,7 +148,7 @@ class LocalServer:
             "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         }
 
-    def _spawn(self, port: int, tied: bool) -> int:
+    def _spawn(self, port: int, tied: bool, claim: socket.socket) -> int:
         environment = {**os.environ, **self.environment()}
         environment.pop("PREFECT_API_URL", None)  # the UI would show the server of that address,
         environment["PREFECT_SERVER_UI_API_URL"] = f"http://{HOST}:{port}/api"  # or of port 4200
@@ -163,6 +164,7 @@ class LocalServer:
                 stdout=log,
                 stderr=log,
                 env=environment,
+                pass_fds=(claim.fileno(),),  # it holds its claim as long as it lives
                 start_new_session=True,
             )
         return process.pid
@@ -231,19 +233,39 @@ def healthy(api_url: str, timeout_s: float = 2.0) -> bool:
         return False
 
 
-def _free_port(last: int | None = None) -> int:
-    """The port that was used last, if nobody has it now, else the first free one."""
+def _free_port(last: int | None = None) -> tuple[int, socket.socket]:
+    """The port that was used last, if nobody has it now, else the first free one, with a claim.
+
+    A server listens only seconds after it was started. Until then its claim tells others of
+    this machine that the port is taken.
+    """
     first = [] if last is None else [last]
     for port in (*first, *range(PREFERRED_PORT, PREFERRED_PORT + _PORTS), 0):
+        claim = _claim(port)
+        if claim is None:
+            continue
         with socket.socket() as probe:
             # As the server does: connections of one that ended a moment ago are no hindrance.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((HOST, port))
             except (OSError, OverflowError):  # taken, or no port at all
+                claim.close()
                 continue
-            return int(probe.getsockname()[1])
+            return int(probe.getsockname()[1]), claim
     raise StageError(f"Prefect server: no free port on {HOST}.")
+
+
+def _claim(port: int) -> socket.socket | None:
+    """A name that one process of a machine can have, until the last that holds it ends; or None."""
+    claim = socket.socket(socket.AF_UNIX)
+    if port:  # of the ports that the system picks none is picked twice
+        try:
+            claim.bind(f"\0advdistill-port-{port}")
+        except OSError:
+            claim.close()
+            return None
+    return claim
 
 
 def _alive(pid: int) -> bool:

@@ -35,10 +35,10 @@ def spawned(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     ports: list[int] = []
     processes = []
 
-    def spawn(self: LocalServer, port: int, tied: bool) -> int:
+    def spawn(self: LocalServer, port: int, tied: bool, claim: socket.socket) -> int:
         ports.append(port)
         command = [sys.executable, "-c", _SLEEPING, "60", "prefect"]
-        processes.append(subprocess.Popen(command, start_new_session=True))
+        processes.append(subprocess.Popen(command, pass_fds=(claim.fileno(),), start_new_session=True))
         return processes[-1].pid
 
     monkeypatch.setattr(LocalServer, "_spawn", spawn)
@@ -48,6 +48,14 @@ def spawned(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
         process.wait()
 
 
+def end(server: LocalServer, port: int) -> None:
+    """Stop a server and wait until all that it held is free, which is a moment later."""
+    threading.Thread(target=server.stop).start()
+    while (claim := module._claim(port)) is None:
+        time.sleep(0.01)
+    claim.close()
+
+
 def test_a_server_is_started_again_on_its_port(tmp_path: Path, spawned: list[int]) -> None:
     with taken() as first:
         pass
@@ -55,13 +63,11 @@ def test_a_server_is_started_again_on_its_port(tmp_path: Path, spawned: list[int
     for _ in range(2):
         server = LocalServer(tmp_path)
         assert server.start() == f"http://127.0.0.1:{first}/api"
-        threading.Thread(target=server.stop).start()
-        while server.running():
-            time.sleep(0.01)
+        end(server, first)
     with taken(first):
         other = LocalServer(tmp_path).start()
     assert spawned[-1] != first
-    LocalServer(tmp_path).stop()
+    end(LocalServer(tmp_path), spawned[-1])
     assert LocalServer(tmp_path).start() == other, "that is the address that was shown last"
 
 
@@ -75,7 +81,24 @@ def test_a_port_that_cannot_be_used_is_passed_over(tmp_path: Path, spawned: list
 def test_the_next_port_is_taken_where_the_first_is_not_free(monkeypatch: pytest.MonkeyPatch) -> None:
     with taken() as first:
         monkeypatch.setattr(module, "PREFERRED_PORT", first)
-        assert first < module._free_port() < first + 100
+        port, claim = module._free_port()
+        claim.close()
+        assert first < port < first + 100
+
+
+def test_servers_that_start_at_once_do_not_choose_the_same_port(tmp_path: Path, spawned: list[int]) -> None:
+    """None of them listens yet when the others look."""
+    homes = [tmp_path / str(number) for number in range(4)]
+    starting = [threading.Thread(target=LocalServer(home).start) for home in homes]
+    for thread in starting:
+        thread.start()
+    for thread in starting:
+        thread.join()
+    assert len(set(spawned)) == 4
+    server = LocalServer(homes[0])
+    end(server, int(server.port.read_text()))
+    LocalServer(homes[0]).start()
+    assert len(set(spawned)) == 4, "the claim ended with its server"
 
 
 def test_a_port_with_connections_of_a_server_that_ended_is_free() -> None:
@@ -91,7 +114,9 @@ def test_a_port_with_connections_of_a_server_that_ended_is_free() -> None:
             assert client.recv(1) == b""
     with socket.socket() as plain, pytest.raises(OSError, match="in use"):
         plain.bind((module.HOST, port))
-    assert module._free_port(port) == port
+    found, claim = module._free_port(port)
+    claim.close()
+    assert found == port
 
 
 @contextmanager
