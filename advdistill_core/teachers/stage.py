@@ -42,10 +42,7 @@ def run(
         work.close()
     out.write_tables(work.tables())
     work.told_all()
-    out.note(
-        tokens={"generated": work.summary.generated},
-        metrics={**work.summary.metrics(), "resumed_responses": work.resumed},
-    )
+    out.note(tokens={"generated": work.summary.generated}, metrics=work.summary.metrics(work.resumed))
 
 
 def assist(

@@ -42,14 +42,20 @@ class Summary:
     def num_responses(self) -> int:
         return self.reasons.total()
 
-    def metrics(self) -> dict[str, Any]:
-        """Figures of the manifest; shares are of the teachers' responses."""
+    def metrics(self, resumed: int) -> dict[str, Any]:
+        """Figures of the manifest; shares are of the teachers' responses.
+
+        Args:
+            resumed: responses that earlier attempts at this artifact got; the new ones are those
+                of the last attempt.
+        """
         total = max(1, self.num_responses)
         found: dict[str, Any] = {
             "truncated_frac": self.reasons["length"] / total,
             "error_frac": self.reasons["error"] / total,
             "finish_reasons": dict(sorted(self.reasons.items())),
-            "new_responses": self.num_responses - self.reused,
+            "new_responses": self.num_responses - self.reused - resumed,
+            "resumed_responses": resumed,
             "reused_responses": self.reused,
             "reused_tokens": self.reused_tokens,
             "prompt_tokens": self.prompt_tokens,

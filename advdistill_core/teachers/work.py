@@ -216,7 +216,8 @@ class Generation:
             return False  # what failed in an earlier attempt may pass in this one
         self._count_kept(key, table.num_rows, sum(table["num_tokens"].to_pylist()))
         self.errors += table["finish_reason"].to_pylist().count("error")
-        self.resumed += table.num_rows if key in self._earlier else 0
+        if key in self._earlier:
+            self.resumed += table.num_rows - Facts.of(table.schema).reused
         self._bound_errors()
         self._finished.add(key)
         self._tell()
@@ -240,7 +241,7 @@ class Generation:
                 job.take_up(table.to_pylist())
         job.take_up(self.shards.journaled(key))
         if key not in self._counted:
-            self.resumed += len(job.rows)
+            self.resumed += len(job.rows) - job.facts.reused
         if self.config.reuse:
             job.take_reused(self._reusable())
         self._count_kept(key, len(job.rows), job.num_tokens)

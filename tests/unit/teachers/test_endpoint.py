@@ -210,6 +210,7 @@ def test_a_wrong_key_or_model_fails_at_once_and_does_not_tell_the_key(
 
 def test_asking_again_is_said_while_nothing_comes(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(endpoint, "_SILENCE_S", 0.1)
+    monkeypatch.setattr(endpoint, "_FIRST_WAIT_S", 1.0)
     server = serve(lambda body, number: (503, {}, b"") if number == 0 else (200, {}, completion(body)))
     told: list[str] = []
     assert len(ask(endpoint.Endpoint(settings(server), told.append), 1, 1)) == 1

@@ -151,7 +151,9 @@ def test_a_failed_stage_continues_with_the_next_response(
     assert len(counted) == NUM * K - kept
     assert resumed.outcome == "resumed"
     assert resumed.content_hash == whole.content_hash
-    assert Store(str(tmp_path / "cut")).open(resumed).manifest.metrics["resumed_responses"] == kept
+    metrics = Store(str(tmp_path / "cut")).open(resumed).manifest.metrics
+    assert metrics["resumed_responses"] == kept
+    assert metrics["new_responses"] == len(counted)
 
 
 def test_only_the_rows_of_a_damaged_shard_are_made_again(
