@@ -17,6 +17,7 @@ from prefect.exceptions import ObjectNotFound
 
 from advdistill_core.config import DistillConfig, RedistillConfig
 from flows import catalog
+from flows.commands import deploy
 from flows.commands.deploy import apply
 from flows.deployments import Deployment, deployments
 
@@ -155,9 +156,16 @@ class Registry:
             apply(self, deployment)  # type: ignore[arg-type]
 
 
-def test_the_nightly_schedule_starts_switched_off_and_stays_as_a_user_left_it() -> None:
-    registry = Registry()
-    registry.register()
+@pytest.fixture
+def registry(monkeypatch: pytest.MonkeyPatch) -> Registry:
+    """One on which everything was registered; without the forms, which take long to write."""
+    monkeypatch.setattr(deploy, "form", lambda flow: {})
+    found = Registry()
+    found.register()
+    return found
+
+
+def test_the_nightly_schedule_starts_switched_off_and_stays_as_a_user_left_it(registry: Registry) -> None:
     (nightly,) = registry.schedules["redistill/nightly"]
     assert (nightly.slug, nightly.active) == ("nightly", False)
     nightly.active = True
@@ -169,10 +177,8 @@ def test_the_nightly_schedule_starts_switched_off_and_stays_as_a_user_left_it() 
 
 @pytest.mark.parametrize("active", [True, False])
 @pytest.mark.parametrize("name", ["distill/quickstart", "compare/default", "redistill/nightly"])
-def test_a_schedule_that_a_user_added_stays(name: str, active: bool) -> None:
+def test_a_schedule_that_a_user_added_stays(registry: Registry, name: str, active: bool) -> None:
     """The UI's form gives a schedule no slug; one of the API may have one."""
-    registry = Registry()
-    registry.register()
     added = [
         DeploymentSchedule(
             schedule=IntervalSchedule(interval=3600.0),
@@ -189,13 +195,6 @@ def test_a_schedule_that_a_user_added_stays(name: str, active: bool) -> None:
     registry.register()
     after = [schedule.model_dump(include=fields) for schedule in registry.schedules[name]]
     assert after == before
-
-
-@pytest.fixture
-def registry() -> Registry:
-    found = Registry()
-    found.register()
-    return found
 
 
 def test_parameters_that_were_changed_on_the_server_stay(
