@@ -140,13 +140,17 @@ class LocalServer:
         """Settings of the server and of clients that are to use it."""
         return {
             "PREFECT_HOME": str(self.prefect_home),
-            # Prefect 3.7.7 puts these two into ~/.prefect, whatever its home is.
-            "PREFECT_SERVER_MEMO_STORE_PATH": str(self.prefect_home / "memo_store.toml"),
-            "PREFECT_LOCAL_STORAGE_PATH": str(self.prefect_home / "storage"),
+            **self._paths(),
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "DO_NOT_TRACK": "1",
             "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         }
+
+    def _paths(self) -> dict[str, str]:
+        """What Prefect 3.7.7 puts into ~/.prefect, whatever its home is, unless the user says where."""
+        ours = {"SERVER_MEMO_STORE_PATH": "memo_store.toml", "LOCAL_STORAGE_PATH": "storage"}
+        names = {f"PREFECT_{name}": str(self.prefect_home / file) for name, file in ours.items()}
+        return {name: os.environ.get(name, path) for name, path in names.items()}
 
     def _spawn(self, port: int, tied: bool, claim: socket.socket) -> int:
         environment = {**os.environ, **self.environment()}

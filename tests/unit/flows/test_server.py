@@ -178,3 +178,12 @@ def test_what_the_server_writes_lies_in_the_home(tmp_path: Path) -> None:
     )
     assert all(path.startswith(f"{tmp_path}/prefect") for path in done.stdout.split()), done.stdout
     assert not (tmp_path / "user").exists()
+
+
+def test_where_a_user_says_where_prefect_writes_it_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_LOCAL_STORAGE_PATH", "/data/results")
+    found = LocalServer(tmp_path).environment()
+    assert found["PREFECT_LOCAL_STORAGE_PATH"] == "/data/results"
+    assert found["PREFECT_SERVER_MEMO_STORE_PATH"] == f"{tmp_path}/prefect/memo_store.toml"
