@@ -182,9 +182,19 @@ def test_runs_on_pools_of_one_minute_are_told_apart(
     assert f"{ids[1]} and {ids[0]} begin so" in " ".join(capsys.readouterr().err.split())
 
 
-@pytest.mark.parametrize("arguments", [["a.jsonl"], ["b.jsonl", "--audit", "./a.jsonl"]])
-def test_verify_never_writes_over_what_it_reads(
+@pytest.mark.parametrize(
+    ("command", "arguments", "taken"),
+    [
+        ("verify", ["a.jsonl", "--task", "math"], "IN"),
+        ("verify", ["b.jsonl", "--task", "math", "--audit", "./a.jsonl"], "IN"),
+        ("verify", ["b.jsonl", "--task", "math", "--audit", "./b.jsonl"], "--out"),
+        ("weigh", ["./a.jsonl"], "IN"),
+    ],
+)
+def test_a_file_is_never_written_over_one_that_is_read_or_written(
+    command: str,
     arguments: list[str],
+    taken: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -192,8 +202,8 @@ def test_verify_never_writes_over_what_it_reads(
     monkeypatch.chdir(tmp_path)
     given = '{"gold": "5", "prediction": "5"}\n'
     (tmp_path / "a.jsonl").write_text(given)
-    assert run(monkeypatch, "verify", "a.jsonl", "--out", *arguments) == 2
+    assert run(monkeypatch, command, "a.jsonl", "--out", *arguments) == 2
     told = capsys.readouterr().err.strip()
-    assert "another file than IN" in " ".join(told.split())
+    assert f"another file than {taken}," in " ".join(told.split())
     assert (tmp_path / "a.jsonl").read_text() == given
     assert not (tmp_path / "b.jsonl").exists()
