@@ -97,10 +97,7 @@ def restart(cli: Cli, away_s: float) -> None:
     assert pid
     os.killpg(pid.pid, signal.SIGKILL)
     time.sleep(away_s)
-    local.api_url = address
-    port = int(address.rsplit(":", 1)[1].split("/")[0])
-    record = pid.model_copy(update={"pid": local._spawn(port, tied=True)})
-    local.record.write_text(record.model_dump_json())
+    assert local.start(tied=True) == address
     deadline = time.monotonic() + 120
     while not healthy(address):
         assert time.monotonic() < deadline
