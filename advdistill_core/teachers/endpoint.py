@@ -10,6 +10,7 @@ import json
 import os
 import queue
 import socket
+import ssl
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -303,6 +304,8 @@ def _cause(error: BaseException) -> str:
     while below is not None:
         if isinstance(below, socket.gaierror):  # its numbers are its own
             return f"{below.strerror or 'no such name'}".lower()
+        if isinstance(below, ssl.SSLError):  # its numbers are not the system's either
+            return str(below.reason).replace("_", " ").lower()
         if isinstance(below, OSError) and below.errno:
             return os.strerror(below.errno).lower()
         if isinstance(below, BaseExceptionGroup):  # one for each address of a name

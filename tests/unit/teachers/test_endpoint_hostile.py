@@ -4,6 +4,8 @@ import json
 import logging
 import random
 import re
+import ssl
+import subprocess
 import threading
 import time
 from collections import Counter
@@ -117,6 +119,21 @@ def test_a_storm_without_end_is_a_clear_failure(
     assert "status 429 at http://127.0.0.1" in str(caught.value)
     assert len(server.bodies) <= 10 * 3  # three attempts of each prompt at most
     check_no_key(tmp_path, caplog, capfd)
+
+
+def test_a_certificate_that_nobody_vouches_for_is_named(serve: Any, tmp_path: Path) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost"]
+    command += ["-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(command, check=True, capture_output=True)
+    server = serve(lambda body, number: (200, {}, completion(body)))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server.http.socket = context.wrap_socket(server.http.socket, server_side=True)
+    server.url = server.url.replace("http:", "https:")
+    teacher = endpoint.Endpoint(settings(server, max_retries=0))
+    assert ask(teacher, 1, 1)[0, 0].finish_reason == "error"
+    assert teacher.trouble == f"certificate verify failed at {server.url}"
 
 
 def test_an_endpoint_that_goes_away_is_named_with_the_cause_and_what_is_kept(
