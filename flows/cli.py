@@ -101,9 +101,13 @@ def status(root: Root = None, as_json: AsJson = False) -> None:
     """List the runs under a root."""
     from flows.run_record import read_runs
 
-    runs = read_runs(roots.to_read(root))
+    where = roots.to_read(root)
+    runs = read_runs(where)
     if as_json:
         print(json.dumps({"runs": [r.model_dump(mode="json", exclude={"config"}) for r in runs]}))
+        return
+    if not runs:
+        print(f"No run under {where}; --root names another place.")
         return
     Console().print(_runs(runs))
 
@@ -117,7 +121,7 @@ def report(
     """Print where a run's report is."""
     from flows.run_record import read_runs
 
-    runs = [r for r in read_runs(roots.to_read(root, may_be_missing=True)) if r.report]
+    runs = [r for r in read_runs(roots.to_read(root)) if r.report]
     chosen = [r for r in runs if run_id == "latest" or r.run_id.startswith(run_id)]
     if not chosen:
         raise InputError("RUN", run_id, "the id of a finished run", "`advdistill status` lists them.")
@@ -195,7 +199,8 @@ def _show_summary(summary: dict[str, Any]) -> None:
     console = Console()
     table = Table("stage", "outcome", "rows", "seconds")
     for label, stage in summary["stages"].items():
-        table.add_row(label, stage["outcome"], str(stage["rows"]), f"{stage['seconds']:.1f}")
+        rows = str(stage["rows"] or "")  # a student and a report have none
+        table.add_row(label, stage["outcome"], rows, f"{stage['seconds']:.1f}")
     console.print(table)
     figures = Table("figure", "value")
     for name, value in headline_figures(summary["metrics"]).items():

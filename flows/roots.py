@@ -13,15 +13,14 @@ def absolute(root: str | None) -> str:
     return root if "://" in root else os.path.abspath(root)
 
 
-def to_read(root: str | None, may_be_missing: bool = False) -> str:
+def to_read(root: str | None) -> str:
     """The root of a command that only looks.
 
     Raises:
         InputError: it is no folder; a missing one is refused if it was asked for by name.
     """
     found = absolute(root)
-    may_be_missing = may_be_missing or root is None
-    if "://" in found or os.path.isdir(found) or (may_be_missing and not os.path.lexists(found)):
+    if "://" in found or os.path.isdir(found) or (root is None and not os.path.lexists(found)):
         return found
     got = f"{root or found}, a file" if os.path.isfile(found) else str(root or found)
     raise InputError("--root", got, "a folder that `advdistill run` made", "Check the name.")

@@ -30,6 +30,8 @@ class Display:
         self._began: dict[str, tuple[float, int, int]] = {}
         self._last_done: dict[str, int] = {}
         self._last_plain = 0.0
+        self._last_line = ""
+        self._last_told = ""  # message
 
     def __enter__(self) -> "Display":
         if self.console.is_terminal:
@@ -75,14 +77,18 @@ class Display:
 
     def _plain(self, event: Event, detail: str, now: float) -> None:
         finished = bool(event.total) and event.done >= event.total
-        if now - self._last_plain < _PLAIN_EVERY_S and not finished:
+        is_news = bool(event.message) and not self._last_told  # a remark does not wait for its turn
+        if now - self._last_plain < _PLAIN_EVERY_S and not finished and not is_news:
             return
-        self._last_plain = now
+        self._last_plain, self._last_told = now, event.message
         began, _, done_at_start = self._began[event.stage]
         rate = (event.done - done_at_start) / max(now - began, 1e-9)
         left = f"{duration((event.total - event.done) / rate)} left" if rate > 0 and not finished else ""
         told = ", ".join(part for part in (_count(event), left, detail) if part)
-        print(f"{event.stage}: {told}", file=sys.stderr, flush=True)
+        line = f"{event.stage}: {told}"
+        if line != self._last_line:  # the last response and the whole stage end alike
+            print(line, file=sys.stderr, flush=True)
+        self._last_line = line
 
 
 def _count(event: Event) -> str:

@@ -17,6 +17,8 @@ _SEED_STEP = 1_000_000_000
 _FAMILIES_PER_SEED = 1_000
 _MAX_DRAWS_PER_QUESTION = 50
 _MIN_DRAWS = 5_000
+_SOON_DRAWN = 5_000  # questions; more are left to the stage
+_TRAIN, _KEPT_BACK = ("num_train",), ("num_heldout", "num_questions")
 
 
 def version() -> str:
@@ -71,14 +73,38 @@ def draw(family: Family, place: int, seed: int, wanted: int, taken: set[str]) ->
     return found
 
 
+def split(config: PromptSource) -> tuple[list[Question], list[Question]]:
+    """Questions to train on and to keep back, a share of both from each family, in its order.
+
+    Raises:
+        InputError: see `draw`.
+    """
+    mix = chosen(config)
+    counts = [sum(getattr(config, name, 0) for name in names) for names in (_TRAIN, _KEPT_BACK)]
+    taken: set[str] = set()
+    train: list[Question] = []
+    heldout: list[Question] = []
+    for place, (family, n_train, n_heldout) in enumerate(
+        zip(mix, *(shares(mix, count) for count in counts), strict=True)
+    ):
+        drawn = draw(family, place, config.seed, n_train + n_heldout, taken)
+        heldout += drawn[:n_heldout]
+        train += drawn[n_heldout:]
+    return train, heldout
+
+
 def precheck(config: PromptSource) -> None:
-    """Refuse unknown families and parameters; about a second, for the library's import.
+    """Refuse unknown families and parameters, and too few distinct questions where they are soon drawn.
+
+    About a second, for the library's import, and as long as it takes to draw the questions.
 
     Raises:
         InputError: naming the family.
     """
     for family in chosen(config):
         _dataset(family, 0, 1)
+    if sum(getattr(config, name, 0) for name in (*_TRAIN, *_KEPT_BACK)) <= _SOON_DRAWN:
+        split(config)
 
 
 def _dataset(family: Family, seed: int, size: int) -> Any:

@@ -21,8 +21,9 @@ _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(\D|$))")
 def precheck(config: PromptSource) -> None:
     """Find what is wrong with a source cheaply, before any model is loaded.
 
-    A file or a folder is read in full, so that a bad row is named now; of families the
-    names and parameters are checked, of a Hub data set whether it can be reached.
+    A file or a folder is read in full, so that a bad row is named now; of families the names,
+    parameters and, up to some thousands, the questions are checked, of a Hub data set whether
+    it can be reached.
 
     Raises:
         InputError: naming the file and the row, or the setting.

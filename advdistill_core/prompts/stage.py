@@ -47,17 +47,7 @@ def run(
 
 
 def _generated(config: PromptsConfig) -> tuple[list[Question], list[Question], int]:
-    """Each family gives its share of both splits."""
-    mix = families.chosen(config)
-    for_train = families.shares(mix, config.num_train)
-    for_heldout = families.shares(mix, config.num_heldout)
-    taken: set[str] = set()
-    train: list[Question] = []
-    heldout: list[Question] = []
-    for place, (family, n_train, n_heldout) in enumerate(zip(mix, for_train, for_heldout, strict=True)):
-        drawn = families.draw(family, place, config.seed, n_train + n_heldout, taken)
-        heldout += drawn[:n_heldout]
-        train += drawn[n_heldout:]
+    train, heldout = families.split(config)
     return _shuffled(train, config.seed), _shuffled(heldout, config.seed), 0
 
 

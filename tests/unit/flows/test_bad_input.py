@@ -58,7 +58,9 @@ GSM8K = ["run", "gsm8k-smollm2", "--root", "store", "--set"]
         ),
         (["run", "smoke", "--root", "store", "--set", "prompts.task=mth"], ["prompts.task", "mean math?"]),
         (["run", "smoke", "--root", "store", "--set", "weighting.scheme=linear"], ["weighting.scheme"]),
-        (["report", "nothing", "--root", "store"], ["nothing", "status"]),
+        (["report", "nothing", "--root", "store"], ["--root", "store"]),
+        (["report", "nothing"], ["nothing", "status"]),
+        (["run", "smoke", "--root", "store", "--set", "prompts.num_train=200"], ["distinct", "num_train"]),
     ],
 )
 def test_refused(tmp_path: Path, arguments: list[str], words: list[str]) -> None:

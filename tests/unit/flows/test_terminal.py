@@ -38,3 +38,21 @@ def test_lines_have_no_empty_parts_and_long_times_are_in_minutes(
         "train: 1/10 steps, 30 min 00 s left, grad norm 0.5",
         "train: 10/10 steps, grad norm 0.5",
     ]
+
+
+def test_a_remark_does_not_wait_and_nothing_is_said_twice(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: clock[0])
+    display = terminal.Display()
+    for second, message in enumerate(("", "vLLM died", "still waiting", "")):
+        clock[0] = 1000.0 + second
+        display(Event(stage="generate", done=1, total=4, unit="responses", message=message))
+    for _ in range(2):
+        display(Event(stage="generate", done=4, total=4, unit="responses"))
+    assert capsys.readouterr().err.splitlines() == [
+        "generate: 1/4 responses",
+        "generate: 1/4 responses, vLLM died",
+        "generate: 4/4 responses",
+    ]

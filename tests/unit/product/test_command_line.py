@@ -56,6 +56,13 @@ def test_json_of_a_machine_without_runs(
     assert not (tmp_path / "advdistill-store").exists()
 
 
+def test_status_without_runs_says_where_it_looked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "status", "--root", str(tmp_path)) == 0
+    assert capsys.readouterr().out == f"No run under {tmp_path}; --root names another place.\n"
+
+
 def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(monkeypatch, "--version") == 0
     assert capsys.readouterr().out == f"advdistill {version('advdistill')}\n"
