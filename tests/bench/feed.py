@@ -9,7 +9,6 @@ plain client loop that always has as many requests under way as it may.
 
 import argparse
 import asyncio
-import json
 import sys
 import tempfile
 import threading
@@ -21,7 +20,7 @@ import httpx
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from generate_stage import configuration, conversations, stage
+from generate_stage import answer, configuration, conversations, stage, wanted
 
 from advdistill_core.stages import LOAD, run_stage
 from advdistill_core.store import Store
@@ -47,17 +46,13 @@ class Watched:
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            while head := await reader.readuntil(b"\r\n\r\n"):
-                length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
-                n = json.loads(await reader.readexactly(length)).get("n", 1)
+            while True:
+                n = await wanted(reader)
                 self.arrivals.append(time.monotonic())
                 self._now(+1)
                 await asyncio.sleep(self.answer_s)
                 self._now(-1)
-                choices = [{"message": {"content": "x" * 200}, "finish_reason": "stop"}] * n
-                data = json.dumps({"choices": choices, "usage": {"completion_tokens": 50 * n}}).encode()
-                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(data) + data)
-                await writer.drain()
+                await answer(writer, n)
         except (asyncio.IncompleteReadError, ConnectionError):
             writer.close()
 

@@ -333,18 +333,28 @@ def one(what: str, root: str, num: int, port: int) -> None:
     print(f"{num} prompts, {rows} responses: {seconds:.1f} s, peak {peak_mib:.0f} MiB", flush=True)
 
 
+async def wanted(reader: asyncio.StreamReader) -> int:
+    """How many samples the next request asks for."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+    return int(json.loads(await reader.readexactly(length)).get("n", 1))
+
+
+async def answer(writer: asyncio.StreamWriter, n: int) -> None:
+    """200 characters a sample."""
+    choices = [{"message": {"content": "x" * 200}, "finish_reason": "stop"}] * n
+    data = json.dumps({"choices": choices, "usage": {"completion_tokens": 50 * n}}).encode()
+    writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(data) + data)
+    await writer.drain()
+
+
 async def endpoint() -> None:
-    """An endpoint that answers at once with 200 characters a sample."""
+    """An endpoint that answers at once."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            while head := await reader.readuntil(b"\r\n\r\n"):
-                length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
-                n = json.loads(await reader.readexactly(length)).get("n", 1)
-                choices = [{"message": {"content": "x" * 200}, "finish_reason": "stop"}] * n
-                data = json.dumps({"choices": choices, "usage": {"completion_tokens": 50 * n}}).encode()
-                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(data) + data)
-                await writer.drain()
+            while True:
+                await answer(writer, await wanted(reader))
         except (asyncio.IncompleteReadError, ConnectionError):
             writer.close()
 
