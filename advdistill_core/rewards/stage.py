@@ -1,5 +1,6 @@
 """The stage `verify`: responses become rewards."""
 
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
@@ -82,8 +83,10 @@ def _prompts(artifact: Artifact) -> dict[str, Answer]:
     found = {}
     for part in artifact.tables("train"):
         for row in part.select(_PROMPT_COLUMNS).to_pylist():
+            # Of tasks and sources there are a few; a copy for each prompt would be a third of this table.
+            task, source = sys.intern(row["task"]), sys.intern(row["source"])
             found[row["prompt_id"]] = Answer(
-                row["task"], row["reference_answer"], "", False, tuple(row["choices"]), row["source"]
+                task, row["reference_answer"], "", False, tuple(row["choices"]), source
             )
     return found
 
