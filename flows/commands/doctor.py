@@ -32,6 +32,7 @@ from tasks.devices import takes_gpu
 _OLDEST, _NEWEST = (3, 11), (3, 13)
 _LITTLE_BYTES = 5 << 30  # less free disk than this is worth a word
 _ASK_S = 4.0
+_BUSY_S = 15.0  # a server that starts workers and takes runs at once may need this long
 _CUDA_OF_TORCH = re.compile(r"^cuda[^=]*= *'([^']+)'", re.MULTILINE)
 
 
@@ -193,8 +194,10 @@ def _prefect(config: DistillConfig, for_recipe: bool) -> list[Finding]:
             ]
         return [Finding("Prefect server", "ok", "none; a run starts one on this machine")]
     url = named or local.address()
-    if not healthy(url, _ASK_S):
-        remedy = "Start it, or unset PREFECT_API_URL." if named else "Stop it with `advdistill down`."
+    if not healthy(url, _BUSY_S):
+        remedy = "Start it, or unset PREFECT_API_URL."
+        if not named:
+            remedy = "Look again in a minute; if it stays silent, stop it with `advdistill down`."
         return [Finding("Prefect server", "problem", f"{url} does not answer", remedy)]
     on_gpu = any(takes_gpu(stage, config) for stage in STAGES.values())
     return [Finding("Prefect server", "ok", url), *_pools(url, {CPU: on_pools, GPU: on_gpu})]
