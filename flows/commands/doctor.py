@@ -197,7 +197,7 @@ def _prefect(config: DistillConfig, for_recipe: bool) -> list[Finding]:
     if not healthy(url, _BUSY_S):
         remedy = "Start it, or unset PREFECT_API_URL."
         if not named:
-            remedy = "Look again in a minute; if it stays silent, stop it with `advdistill down`."
+            remedy = "Look again in a minute, it may wait for its database; else `advdistill down` stops it."
         return [Finding("Prefect server", "problem", f"{url} does not answer", remedy)]
     on_gpu = any(takes_gpu(stage, config) for stage in STAGES.values())
     return [Finding("Prefect server", "ok", url), *_pools(url, {CPU: on_pools, GPU: on_gpu})]
