@@ -144,7 +144,12 @@ def watch_for_dead_runs(client: SyncPrefectClient) -> None:
             threshold=1,
             within=timedelta(seconds=3 * HEARTBEAT_S),
         ),
-        actions=[ChangeFlowRunState(state=StateType.CRASHED, message="no heartbeats came: its process is gone, or the server was too busy")],
+        actions=[
+            ChangeFlowRunState(
+                state=StateType.CRASHED,
+                message="no heartbeats came: its process is gone, or the server was too busy",
+            )
+        ],
     )
     if not client.read_automations_by_name(WATCH):
         client.create_automation(watch)
