@@ -245,6 +245,8 @@ def guarded(command: Callable[..., Any]) -> int:
 
 def _say(message: object, code: int) -> int:
     print(f"advdistill: {message}", file=sys.stderr)
+    if "--json" in sys.argv:  # whoever reads objects gets one
+        print(json.dumps({"error": str(message), "exit_code": code}))
     return code
 
 

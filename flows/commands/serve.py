@@ -84,6 +84,9 @@ def gc(
     if as_json:
         print(json.dumps({"deleted": delete, "artifacts": [item.__dict__ for item in garbage]}))
         return
+    if not garbage:
+        print(f"Nothing to remove under {where}.")
+        return
     table = Table("artifact", "why", "MB")
     for item in garbage:
         table.add_row(item.name, item.why, f"{item.size_bytes / 1e6:.2f}")
@@ -97,9 +100,13 @@ def champions(root: Root = None, as_json: AsJson = False) -> None:
     from advdistill_core.store import Store
     from flows import promotion
 
-    lines = promotion.lines(Store(roots.to_read(root)))
+    where = roots.to_read(root)
+    lines = promotion.lines(Store(where))
     if as_json:
         print(json.dumps({name: line.model_dump(mode="json") for name, line in lines.items()}))
+        return
+    if not lines:
+        print(f"No champion under {where}; `redistill` makes them.")
         return
     table = Table("champion", "student", "difference", "promoted", "by")
     for name, line in lines.items():

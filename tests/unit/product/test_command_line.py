@@ -63,6 +63,26 @@ def test_status_without_runs_says_where_it_looked(
     assert capsys.readouterr().out == f"No run under {tmp_path}; --root names another place.\n"
 
 
+def test_an_error_is_an_object_too_for_who_reads_objects(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(monkeypatch, "run", "smoke", "--set", "weighting.tau=-1", "--json") == 2
+    said = capsys.readouterr()
+    told = json.loads(said.out)
+    assert said.err == f"advdistill: {told['error']}\n"
+    assert told["error"].startswith("weighting.tau: got -1")
+    assert told["exit_code"] == 2
+
+
+@pytest.mark.parametrize(("name", "said"), [("gc", "Nothing to remove"), ("champions", "No champion")])
+def test_nothing_to_list_is_said(
+    name: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, name, "--root", str(tmp_path)) == 0
+    assert capsys.readouterr().out.startswith(f"{said} under {tmp_path}")
+
+
 def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(monkeypatch, "--version") == 0
     assert capsys.readouterr().out == f"advdistill {version('advdistill')}\n"
