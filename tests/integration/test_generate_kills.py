@@ -135,7 +135,7 @@ def test_three_kills(tmp_path: Path) -> None:
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize(
     ("model", "num", "seconds", "tokens"),
-    [(TINY, 240, 1.0, 1), pytest.param(REAL, 48, 0.2, 400, marks=pytest.mark.real_model)],
+    [(TINY, 480, 1.0, 1), pytest.param(REAL, 48, 0.2, 400, marks=pytest.mark.real_model)],
 )
 def test_25_kills(tmp_path: Path, model: str, num: int, seconds: float, tokens: int) -> None:
     """Each within so many seconds of a moment within its first so many tokens."""
