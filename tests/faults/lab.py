@@ -70,13 +70,7 @@ class Lab:
     def __post_init__(self) -> None:
         self._counter = Injection({"root": "nowhere"})
         sys.addaudithook(self._counter)
-        package = self.folder / "stand_ins" / "lm_eval"
-        package.mkdir(parents=True)
-        (package / "__init__.py").write_text(_STAND_IN)
-        (package / "tasks.py").write_text(_STAND_IN_TASKS)
-        about = self.folder / "stand_ins" / "lm_eval-0.4.9.dist-info"
-        about.mkdir()
-        (about / "METADATA").write_text("Metadata-Version: 2.1\nName: lm_eval\nVersion: 0.4.9\n")
+        stand_ins(self.folder)
 
     @property
     def whole(self) -> Path:
@@ -86,15 +80,7 @@ class Lab:
     # -- running ------------------------------------------------------------------------
 
     def environment(self, told: dict[str, Any], extra: dict[str, str]) -> dict[str, str]:
-        places = (HERE / "injected", self.folder / "stand_ins", HERE.parents[1])
-        return {
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(map(str, places)),
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "OMP_NUM_THREADS": "1",
-            **({"ADVDISTILL_FAULT": json.dumps(told)} if told else {}),
-            **extra,
-        }
+        return {**os.environ, **broken_in(self.folder, told), **extra}
 
     def start(
         self, root: Path | str, label: str, told: dict[str, Any] | None = None, **extra: str
@@ -232,6 +218,28 @@ class Lab:
         there = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
         assert there == {"manifest.json", *(part.name for part in manifest.parts)}
         assert Store(str(root), deep_verify=True).damage(manifest) is None
+
+
+def stand_ins(folder: Path) -> None:
+    """Install, in a folder of its own, what looks like lm-evaluation-harness."""
+    package = folder / "stand_ins" / "lm_eval"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(_STAND_IN)
+    (package / "tasks.py").write_text(_STAND_IN_TASKS)
+    about = folder / "stand_ins" / "lm_eval-0.4.9.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: lm_eval\nVersion: 0.4.9\n")
+
+
+def broken_in(folder: Path, told: dict[str, Any]) -> dict[str, str]:
+    """The environment of a process that has the stand-ins of a folder and meets a fault, if any is told."""
+    places = (HERE / "injected", folder / "stand_ins", HERE.parents[1])
+    return {
+        "PYTHONPATH": os.pathsep.join(map(str, places)),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "OMP_NUM_THREADS": "1",
+        **({"ADVDISTILL_FAULT": json.dumps(told)} if told else {}),
+    }
 
 
 def chance_of(*names: str) -> random.Random:

@@ -125,7 +125,7 @@ def run_to(root: str, label: str, deep: bool = False, here: bool = False) -> dic
         inputs = {key: refs[source] for key, source in step.inputs.items()}
         store = Store(root, config.storage.deep_verify)
         if name == "push":
-            _pretend_hub()
+            pretend_hub()
         if step.stage.own_process and not here:
             refs[name] = run_in_child(step.stage, config, inputs, step.params)
         else:
@@ -140,7 +140,7 @@ def as_told(made: Mapping[str, ArtifactRef]) -> dict[str, list[str]]:
     return {n: [ref.outcome, ref.content_hash, f"{ref.stage}/{ref.fingerprint}"] for n, ref in made.items()}
 
 
-def _pretend_hub() -> None:
+def pretend_hub() -> None:
     """A hub that takes everything."""
     import huggingface_hub
 

@@ -12,17 +12,19 @@ from pathlib import Path
 import psutil
 import pytest
 from lab import chance_of, may_mount, small_disk
-from matrix import note
+from matrix import RUN, note
+from pipeline import STEPS
 from server_fixture import Cli, running_server
+from whole import Run, Undisturbed
 
-from advdistill_core.store import Store
 from flows.server import LocalServer, healthy
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
-#: A stage of each kind: in the run's process or in one of its own, early and late.
-STAGES = ["load", "evaluate", "generate", "verify", "train", "publish"]
-SMALL = ["--set", "teacher.device=cpu", "--set", "student.checkpoint_every_steps=2"]
+#: A stage of each kind for what is a matter of the whole run: in its process or another, early and late.
+STAGES = ["load", "generate", "train", "publish"]
+HELD_S = 3.0
+OPERATIONS = 3  # each stage has more of them
 
 
 @pytest.fixture(scope="module")
@@ -32,62 +34,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
 
 
 @pytest.fixture(scope="module")
-def whole(server: Cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The store of a run that nothing disturbed; ADVDISTILL_FAULT_STORE keeps one for further calls."""
-    kept = os.environ.get("ADVDISTILL_FAULT_STORE")
-    root = Path(kept) if kept else tmp_path_factory.mktemp("undisturbed") / "store"
-    server.json("run", "smoke", "--root", str(root), *SMALL)
-    return root
+def whole(server: Cli, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    return Undisturbed(server.home, tmp_path_factory.mktemp("runs") / "store")
 
 
-class Run:
-    """A run in which the artifacts of one stage are still to be made."""
-
-    def __init__(self, cli: Cli, whole: Path, root: Path, stage: str) -> None:
-        self.cli, self.root, self.whole, self.stage = cli, root, whole, stage
-        shutil.copytree(whole, root, dirs_exist_ok=True)
-        shutil.rmtree(root / stage)
-        shutil.rmtree(root / ".locks")
-        self.finished = contents(root)
-        self.process = cli.start(*self.command)
-
-    @property
-    def command(self) -> list[str]:
-        return ["run", "smoke", "--root", str(self.root), *SMALL]
-
-    def until_in_stage(self) -> "Run":
-        """Wait until the stage is being made."""
-        deadline = time.monotonic() + 200
-        while not list(self.root.glob(f".locks/{self.stage}-*.lock")):
-            assert self.process.poll() is None, self.process.communicate()[1]
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
-        return self
-
-    def end(self) -> tuple[int, str]:
-        """The exit code, and the last line that the user sees."""
-        _, err = self.process.communicate(timeout=400)
-        assert "Traceback" not in err, err[-3000:]
-        return self.process.returncode, (err.strip().splitlines() or [""])[-1]
-
-    def check(self) -> str:
-        """Nothing that was finished is lost; the same command gives the undisturbed tables."""
-        there = contents(self.root)
-        assert {name: there.get(name) for name in self.finished} == self.finished
-        summary = self.cli.json(*self.command)
-        assert contents(self.root) == contents(self.whole)
-        labels = [s["outcome"] for s in summary["stages"].values() if s["stage"] == self.stage]
-        return ", ".join(sorted(set(labels)))
-
-
-def contents(root: Path) -> dict[str, str]:
-    """Content hash of every whole artifact but the report, which tells times."""
-    store, found = Store(str(root), deep_verify=True), {}
-    for path in sorted(root.glob("*/*/manifest.json")):
-        ref = store.find(path.parts[-3], path.parts[-2])
-        if ref and ref.stage != "publish":
-            found[f"{ref.stage}/{ref.fingerprint}"] = ref.content_hash
-    return found
+def held(whole: Undisturbed, stage: str, fault: str) -> Run:
+    """A run that is held up in the middle of a stage, at one of its first file operations."""
+    at = chance_of(stage, fault).randint(2, OPERATIONS)  # the first one is its lock
+    return Run(whole, stage, held_s=HELD_S, at=at).until_held()
 
 
 def restart(cli: Cli, away_s: float) -> None:
@@ -104,35 +58,49 @@ def restart(cli: Cli, away_s: float) -> None:
         time.sleep(0.2)
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_the_server_restarts(server: Cli, whole: Path, tmp_path: Path, stage: str) -> None:
-    run = Run(server, whole, tmp_path / "store", stage).until_in_stage()
-    time.sleep(chance_of(stage, "restart").uniform(0, 1))
+@pytest.mark.parametrize("stage", STEPS)
+def test_the_server_restarts(server: Cli, whole: Undisturbed, stage: str) -> None:
+    run = held(whole, stage, "restart")
     restart(server, 5)
     code, line = run.end()
     print(code, line)
-    note(f"a run, in {stage}", "server restart", f"{code} → {run.check()}")
+    assert code == 0, line
+    note(stage, "server restart", f"{code} → {run.check()}")
+
+
+@pytest.mark.parametrize("stage", STEPS)
+def test_the_servers_database_is_locked(server: Cli, whole: Undisturbed, stage: str) -> None:
+    """Another process holds SQLite's lock for 20 s."""
+    run = held(whole, stage, "locked")
+    lock = sqlite3.connect(server.home / "prefect" / "prefect.db", timeout=60, isolation_level=None)
+    lock.execute("BEGIN EXCLUSIVE")
+    time.sleep(20)
+    lock.execute("ROLLBACK")
+    lock.close()
+    code, line = run.end()
+    print(code, line)
+    assert code == 0, line
+    note(stage, "database locked", f"{code} → {run.check()}")
+
+
+@pytest.mark.parametrize("stage", STEPS)
+def test_an_interruption(whole: Undisturbed, stage: str) -> None:
+    """Ctrl-C in the middle of a stage ends the run, and the process that its stage runs in."""
+    run = held(whole, stage, "SIGINT")
+    children = psutil.Process(run.process.pid).children(recursive=True)
+    run.process.send_signal(signal.SIGINT)
+    code, line = run.end()
+    assert not psutil.wait_procs(children, timeout=5)[1], "a process outlived the run"
+    assert code == 128 + signal.SIGINT
+    assert line == "advdistill: interrupted; the same command continues where it stopped."
+    note(stage, "SIGINT", f"{code} → {run.check()}")
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_the_servers_database_is_locked(server: Cli, whole: Path, tmp_path: Path, stage: str) -> None:
-    """Another process holds SQLite's lock for 20 s."""
-    run = Run(server, whole, tmp_path / "store", stage).until_in_stage()
-    held = sqlite3.connect(server.home / "prefect" / "prefect.db", timeout=60, isolation_level=None)
-    held.execute("BEGIN EXCLUSIVE")
-    time.sleep(20)
-    held.execute("ROLLBACK")
-    held.close()
-    code, line = run.end()
-    print(code, line)
-    note(f"a run, in {stage}", "database locked", f"{code} → {run.check()}")
-
-
-@pytest.mark.parametrize("stage", ["load", "generate", "publish"])
-@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda s: s.name)
-def test_the_run_is_ended(server: Cli, whole: Path, tmp_path: Path, stage: str, sent: signal.Signals) -> None:
-    """The run's process is ended, and with it the one that its stage runs in."""
-    run = Run(server, whole, tmp_path / "store", stage).until_in_stage()
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM], ids=lambda s: s.name)
+def test_the_run_is_ended(whole: Undisturbed, stage: str, sent: signal.Signals) -> None:
+    """The run's process is ended at any moment, and with it the one that its stage runs in."""
+    run = Run(whole, stage).until_in_stage()
     time.sleep(chance_of(stage, sent.name).uniform(0, 0.5))
     children = psutil.Process(run.process.pid).children(recursive=True)
     run.process.send_signal(sent)
@@ -143,28 +111,28 @@ def test_the_run_is_ended(server: Cli, whole: Path, tmp_path: Path, stage: str, 
     if code > 0:
         assert line.startswith("advdistill: "), line
         assert "the same command" in line
-    note(f"a run, in {stage}", sent.name, f"{code} → {run.check()}")
+    note(RUN + stage, sent.name, f"{code} → {run.check()}")
 
 
 @pytest.mark.skipif(not may_mount(), reason="only root may mount")
-@pytest.mark.parametrize("stage", ["load", "train"])
-def test_the_runs_disk_is_full(server: Cli, whole: Path, tmp_path: Path, stage: str) -> None:
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_runs_disk_is_full(whole: Undisturbed, tmp_path: Path, stage: str) -> None:
     """Neither the stage nor the run's own record can be written."""
     with small_disk(tmp_path / "disk", "400m") as disk:  # the run asks for 200 MB at its start
-        run = Run(server, whole, disk / "store", stage).until_in_stage()
+        run = Run(whole, stage, disk / "store").until_in_stage()
         fill(disk / "filler")
         code, line = run.end()
         assert code == 1
         assert line.startswith("advdistill: ")
         assert "No space left on device" in line
         (disk / "filler").unlink()
-        note(f"a run, in {stage}", "disk full", f"1 → {run.check()}")
+        note(RUN + stage, "disk full", f"1 → {run.check()}")
 
 
-@pytest.mark.parametrize("stage", ["load", "train"])
-def test_the_runs_store_is_gone(server: Cli, whole: Path, tmp_path: Path, stage: str) -> None:
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_runs_store_is_gone(whole: Undisturbed, tmp_path: Path, stage: str) -> None:
     root, away = tmp_path / "store", tmp_path / "away"
-    run = Run(server, whole, root, stage).until_in_stage()
+    run = Run(whole, stage, root).until_in_stage()
     root.rename(away)
     code, line = run.end()
     assert code == 1
@@ -173,7 +141,7 @@ def test_the_runs_store_is_gone(server: Cli, whole: Path, tmp_path: Path, stage:
     assert not written, "written in the place of a store that is gone"
     shutil.rmtree(root, ignore_errors=True)
     away.rename(root)
-    note(f"a run, in {stage}", "store gone and back", f"1 → {run.check()}")
+    note(RUN + stage, "store gone and back", f"1 → {run.check()}")
 
 
 def fill(path: Path) -> None:
