@@ -1,6 +1,7 @@
 """Whole runs, as a user starts them, in which one stage is still to be made and meets a fault."""
 
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -52,9 +53,20 @@ class Commands(Cli):
         return {**super().environment(), **broken_in(self.home, self.told)}
 
     def start(self, *arguments: str, cwd: Path | None = None) -> "subprocess.Popen[str]":
-        command = [sys.executable, str(HERE / "command_line.py"), *arguments]
-        pipe = subprocess.PIPE
-        return subprocess.Popen(command, cwd=cwd, stdout=pipe, stderr=pipe, text=True, env=self.environment())
+        return subprocess.Popen(
+            [sys.executable, str(HERE / "command_line.py"), *arguments],
+            cwd=cwd,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=self.environment(),
+            preexec_fn=_hears_interruptions,
+        )
+
+
+def _hears_interruptions() -> None:
+    """Shells start what they leave in the background so that it ignores Ctrl-C, and that is inherited."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class Undisturbed:
