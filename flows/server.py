@@ -162,7 +162,8 @@ class LocalServer:
                     sys.executable,
                     "-m",
                     *(["flows.tied", str(os.getpid())] if tied else []),
-                    *["prefect", "server", "start", "--host", HOST, "--port", str(port)],
+                    "flows.server_process",
+                    *["server", "start", "--host", HOST, "--port", str(port)],
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -278,4 +279,5 @@ def _alive(pid: int) -> bool:
         command = Path(f"/proc/{pid}/cmdline").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
         return False
-    return b"prefect" in command  # a zombie has no command line
+    # One that an older version of this package started is called prefect; a zombie has no command line.
+    return b"flows.server_process" in command or b"prefect" in command
