@@ -7,7 +7,12 @@ from typing import Any
 
 from prefect import Flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate, WorkPoolUpdate
+from prefect.client.schemas.actions import (
+    DeploymentScheduleCreate,
+    DeploymentUpdate,
+    WorkPoolCreate,
+    WorkPoolUpdate,
+)
 from prefect.client.schemas.objects import ConcurrencyLimitStrategy, ConcurrencyOptions, StateType
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule
@@ -63,31 +68,31 @@ def apply(client: SyncPrefectClient, deployment: Deployment) -> str:
     parameters, said = kept.parameters(deployment, known)
     if said:
         print(said, file=sys.stderr, flush=True)
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {
+        "description": deployment.description,
+        "entrypoint": deployment.entrypoint,
+        "path": ".",
+        "pull_steps": [],
+        "work_pool_name": deployment.pool,
+        "job_variables": deployment.job_variables,
+        "version": kept.mark(deployment.parameters),
+        "parameters": parameters,
+        "parameter_openapi_schema": form(flow),
+        "enforce_parameter_schema": True,
+        "tags": list(deployment.tags),
+    }
     if deployment.limit:
         options["concurrency_limit"] = deployment.limit
         options["concurrency_options"] = ConcurrencyOptions(
             collision_strategy=ConcurrencyLimitStrategy(deployment.overlap)
         )
-    return str(
-        client.create_deployment(
-            flow_id=client.create_flow_from_name(flow.name),
-            name=deployment.name,
-            description=deployment.description,
-            entrypoint=deployment.entrypoint,
-            path=".",
-            pull_steps=[],
-            work_pool_name=deployment.pool,
-            job_variables=deployment.job_variables,
-            version=kept.mark(deployment.parameters),
-            parameters=parameters,
-            parameter_openapi_schema=form(flow),
-            enforce_parameter_schema=True,
-            tags=list(deployment.tags),
-            schedules=_schedules(known, deployment),
-            **options,
-        )
-    )
+    schedules = _schedules(known, deployment)
+    if known and len(schedules) == len(known.schedules):
+        # Made anew, its schedules would get new ids, and the runs that they have planned would go.
+        client.update_deployment(known.id, DeploymentUpdate(**options))
+        return str(known.id)
+    flow_id = client.create_flow_from_name(flow.name)
+    return str(client.create_deployment(flow_id, deployment.name, schedules=schedules, **options))
 
 
 def form(flow: Flow[..., Any]) -> dict[str, Any]:

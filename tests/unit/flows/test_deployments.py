@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from prefect.client.schemas.actions import DeploymentScheduleCreate
+from prefect.client.schemas.actions import DeploymentScheduleCreate, DeploymentUpdate
 from prefect.client.schemas.objects import DeploymentSchedule
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
 from prefect.exceptions import ObjectNotFound
@@ -119,7 +119,7 @@ def test_the_form_has_labels_for_people() -> None:
 
 
 class Registry:
-    """What a server remembers of deployments; like Prefect's, it replaces all by what it is sent."""
+    """What a server remembers of deployments; like Prefect's, it replaces all by what it creates."""
 
     def __init__(self) -> None:
         self.schedules: dict[str, list[DeploymentSchedule]] = {}
@@ -133,7 +133,10 @@ class Registry:
         if name not in self.schedules:
             raise ObjectNotFound(http_exc=Exception(name))
         return SimpleNamespace(
-            schedules=self.schedules[name], parameters=self.parameters[name], version=self.versions[name]
+            id=name,
+            schedules=self.schedules[name],
+            parameters=self.parameters[name],
+            version=self.versions[name],
         )
 
     def create_deployment(
@@ -150,6 +153,12 @@ class Registry:
         self.parameters[f"{flow_id}/{name}"] = json.loads(json.dumps(parameters))
         self.versions[f"{flow_id}/{name}"] = version
         return name
+
+    def update_deployment(self, name: str, update: DeploymentUpdate) -> None:
+        sent = update.model_dump(exclude_unset=True)
+        assert "schedules" not in sent
+        self.parameters[name] = json.loads(json.dumps(sent["parameters"]))
+        self.versions[name] = sent["version"]
 
     def register(self, listed: list[Deployment] = LISTED) -> None:
         for deployment in listed:
@@ -190,7 +199,7 @@ def test_a_schedule_that_a_user_added_stays(registry: Registry, name: str, activ
         for slug in (None, "hourly")
     ]
     registry.schedules[name] += added
-    fields = {"schedule", "active", "parameters", "slug", "max_scheduled_runs"}
+    fields = {"id", "schedule", "active", "parameters", "slug", "max_scheduled_runs"}
     before = [schedule.model_dump(include=fields) for schedule in registry.schedules[name]]
     registry.register()
     after = [schedule.model_dump(include=fields) for schedule in registry.schedules[name]]
