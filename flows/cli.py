@@ -3,10 +3,10 @@
 import json
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib.metadata import version
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -19,10 +19,6 @@ from flows import roots, usage
 from flows.commands import compare, estimate, grading, serve
 from flows.options import AsJson, FromStage, Overrides, Recipe, RecipeIfAny, Root
 
-if TYPE_CHECKING:
-    from flows.run_record import RunRecord
-
-_ID_CHARS = 8
 _INTERRUPTED = 130
 _TERMINATED = 128 + signal.SIGTERM
 
@@ -99,17 +95,9 @@ def recipes(as_json: AsJson = False) -> None:
 @app.command()
 def status(root: Root = None, as_json: AsJson = False) -> None:
     """List the runs under a root."""
-    from flows.run_record import read_runs
+    from flows.commands.status import show
 
-    where = roots.to_read(root)
-    runs = read_runs(where)
-    if as_json:
-        print(json.dumps({"runs": [r.model_dump(mode="json", exclude={"config"}) for r in runs]}))
-        return
-    if not runs:
-        print(f"No run under {where}; --root names another place.")
-        return
-    Console().print(_runs(runs))
+    show(roots.to_read(root), as_json)
 
 
 @app.command()
@@ -171,26 +159,6 @@ def down(as_json: AsJson = False) -> None:
         print(json.dumps({"stopped": stopped}))
     else:
         print("Stopped." if stopped else "No server was running.")
-
-
-def _runs(runs: "Sequence[RunRecord]") -> Table:
-    table = Table()
-    ids = [r.run_id for r in runs]
-    shown = _ID_CHARS  # enough for `report`; ids of runs on pools begin with the time
-    while len({i[:shown] for i in ids}) < len(set(ids)):
-        shown += 1
-    table.add_column("run", no_wrap=True)
-    for title in ("name", "state", "minutes", "stages"):
-        table.add_column(title, overflow="fold")
-    for r in runs:
-        stages = [f"{label} {s.outcome}" for label, s in r.stages.items()]
-        if r.ended_in:
-            stages.append(f"{r.ended_in} {r.state}" + (f": {r.error}" if r.error else ""))
-        elif r.error:
-            stages.append(r.error)
-        minutes = "" if r.seconds is None else f"{r.seconds / 60:.1f}"
-        table.add_row(r.run_id[:shown], escape(r.name), r.state, minutes, escape(", ".join(stages)))
-    return table
 
 
 def _show_summary(summary: dict[str, Any]) -> None:

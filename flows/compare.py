@@ -11,6 +11,7 @@ from advdistill_core.compare import Arm, Budget
 from advdistill_core.config import DistillConfig
 from advdistill_core.errors import InputError
 from advdistill_core.store import ArtifactRef
+from flows.cancelled import note_cancelled
 from flows.precheck import precheck
 from flows.questions import Questions, load_questions
 from flows.recorder import FromStage, RunRecorder
@@ -26,7 +27,7 @@ REFERENCE = "advdistill"
 ARMS, SEEDS = list(arms_of.MAIN), [0, 1, 2]
 
 
-@flow(name="compare", flow_run_name=named("{config.name}-compare"))
+@flow(name="compare", flow_run_name=named("{config.name}-compare"), on_cancellation=[note_cancelled])
 def compare(
     config: DistillConfig,
     arms: list[str] = ARMS,

@@ -7,6 +7,7 @@ from prefect import flow
 
 from advdistill_core.config import DistillConfig
 from advdistill_core.store import Store
+from flows.cancelled import note_cancelled
 from flows.precheck import precheck
 from flows.questions import load_questions, measure_likelihood, measure_standard
 from flows.recorder import FromStage, RunRecorder
@@ -20,7 +21,7 @@ from tasks.verify import verify
 from tasks.weigh import weigh
 
 
-@flow(name="distill", flow_run_name=named("{config.name}"))
+@flow(name="distill", flow_run_name=named("{config.name}"), on_cancellation=[note_cancelled])
 def distill(config: DistillConfig, from_stage: FromStage = "first missing") -> dict[str, Any]:
     """Distil a teacher's weighted responses into a student and measure what it gained.
 

@@ -8,6 +8,7 @@ from advdistill_core.config import DistillConfig
 from advdistill_core.errors import InputError
 from advdistill_core.store import ArtifactRef, Store
 from flows import promotion
+from flows.cancelled import note_cancelled
 from flows.precheck import precheck
 from flows.questions import load_questions
 from flows.recorder import FromStage, RunRecorder
@@ -15,7 +16,7 @@ from flows.run_name import named
 from flows.train import make_student
 
 
-@flow(name="evaluate", flow_run_name=named("{config.name}-{model}"))
+@flow(name="evaluate", flow_run_name=named("{config.name}-{model}"), on_cancellation=[note_cancelled])
 def evaluate_flow(
     config: DistillConfig,
     model: Literal["student_before", "student_after", "champion", "teacher"] = "student_before",

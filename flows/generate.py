@@ -5,6 +5,7 @@ from typing import Any
 from prefect import flow
 
 from advdistill_core.config import DistillConfig
+from flows.cancelled import note_cancelled
 from flows.precheck import precheck
 from flows.recorder import FromStage, RunRecorder
 from flows.run_name import named
@@ -12,7 +13,7 @@ from tasks.generate import generate
 from tasks.load import load
 
 
-@flow(name="generate", flow_run_name=named("{config.name}"))
+@flow(name="generate", flow_run_name=named("{config.name}"), on_cancellation=[note_cancelled])
 def generate_flow(config: DistillConfig, from_stage: FromStage = "first missing") -> dict[str, Any]:
     """Load the questions and let the teacher answer them.
 

@@ -1,7 +1,9 @@
 """Runs a flow's tasks one after the other and keeps the run's record up to date."""
 
+import contextlib
 import inspect
 import time
+from collections.abc import Iterator
 from typing import Any, Literal
 
 from prefect import Task
@@ -12,19 +14,22 @@ from pydantic import ValidationError
 
 from advdistill_core.config import DistillConfig
 from advdistill_core.errors import BudgetError, ContaminationError, ErrorRateError, InputError
+from advdistill_core.progress import Event
 from advdistill_core.stages import STAGES, plan_stage
 from advdistill_core.store import ArtifactRef, Store
 from flows import alive
-from flows.run_record import BEFORE, FOLDER, TEACHER, RunRecord, StageRecord, figures
+from flows.run_record import BEFORE, FOLDER, TEACHER, RunRecord, StageRecord, UnderWay, figures
 from flows.showing import RunPage
 from flows.tied import end_with_owner
 from tasks.cache import result_folder, split_arguments
+from tasks.progress import display
 
 FromStage = Literal["first missing", "load", "generate", "verify", "weigh", "train", "evaluate", "publish"]
 _ORDER = list(STAGES)
 _POOL_RETRIES = 2
 _RETRY_FACTOR_S = 10
 _RETRY_JITTER = 0.5
+_NOTE_EVERY_S = 5.0
 
 
 class RunRecorder:
@@ -45,6 +50,7 @@ class RunRecorder:
         self.record = RunRecord(
             run_id=run_id,
             name=config.name,
+            run_name=flow_run.name,
             state="running",
             started_at=time.time(),
             remade=self._remade_before(run_id),
@@ -75,8 +81,9 @@ class RunRecorder:
         self._drop_if_asked(task, label, config, args, kwargs)
         self.page.stages(label, "running")
         try:
-            state = self._configured(task)(config, *args, return_state=True, **kwargs)
-            ref: ArtifactRef = state.result()
+            with self._under_way(label):
+                state = self._configured(task)(config, *args, return_state=True, **kwargs)
+                ref: ArtifactRef = state.result()
         except BaseException as error:
             self.fail(label, error)
             if isinstance(error, Exception):  # who was asked to end waits for no server
@@ -89,13 +96,14 @@ class RunRecorder:
             seconds=round(time.monotonic() - began, 3),
             uri=ref.uri,
         )
+        self.record.under_way = None
         self._save()
         self._trained = ref if task.name == "train" else self._trained
         return ref
 
     def fail(self, label: str, error: BaseException) -> None:
         """Note that the run ended early, in which step, and why."""
-        self.record.state, self.record.ended_in = "interrupted", label
+        self.record.state, self.record.ended_in, self.record.under_way = "interrupted", label, None
         if isinstance(error, Exception):
             self.record.state, self.record.error = "failed", f"{type(error).__name__}: {error}"
         self.record.seconds = time.time() - self.record.started_at
@@ -111,7 +119,36 @@ class RunRecorder:
         self._save()
         self.page.stages()
         self.page.result(metrics or {}, self._trained, self.store)
-        return self.record.model_dump(mode="json", exclude={"config", "remade"})
+        return self.record.model_dump(mode="json", exclude={"config", "remade", "under_way"})
+
+    @contextlib.contextmanager
+    def _under_way(self, label: str) -> Iterator[None]:
+        """Keep in the record which step the run is at, and how far that is, for `status`.
+
+        A stage is never disturbed by this: what cannot be written is not shown, and a remote
+        root, which may make a writer wait, is told of the step alone.
+        """
+        at = self.record.under_way = UnderWay(label=label, started_at=time.time())
+        with contextlib.suppress(OSError):
+            self._save()
+        show, noted_at = display.get(), 0.0
+
+        def note(event: Event) -> None:
+            nonlocal noted_at
+            show(event)
+            now = time.monotonic()
+            if now - noted_at < _NOTE_EVERY_S or not self.store.files.is_local:
+                return
+            noted_at = now
+            at.progress = f"{event.done} of {event.total} {event.unit}" if event.total else event.message
+            with contextlib.suppress(OSError):
+                self._save()
+
+        token = display.set(note)
+        try:
+            yield
+        finally:
+            display.reset(token)
 
     def _configured(self, task: Task[..., ArtifactRef]) -> Task[..., ArtifactRef]:
         """The task with its records beside the artifacts and, on pools, with retries."""

@@ -18,6 +18,7 @@ from advdistill_core.evaluation.statistics import paired_difference
 from advdistill_core.prompts import sources
 from advdistill_core.store import ArtifactRef, Store
 from flows import promotion
+from flows.cancelled import note_cancelled
 from flows.precheck import precheck
 from flows.promotion import Champion, Difference
 from flows.questions import gated
@@ -38,7 +39,9 @@ class Approval(RunInput):
     reviewer: str = ""
 
 
-@flow(name="redistill", flow_run_name=named("{config.name}-{policy.champion}"))
+@flow(
+    name="redistill", flow_run_name=named("{config.name}-{policy.champion}"), on_cancellation=[note_cancelled]
+)
 def redistill(
     config: DistillConfig, policy: RedistillConfig, from_stage: FromStage = "first missing"
 ) -> dict[str, Any]:

@@ -43,17 +43,36 @@ class StageRecord(BaseModel):
     uri: str
 
 
+class UnderWay(BaseModel):
+    """The step that a run is at.
+
+    Args:
+        started_at: seconds since 1970.
+        progress: how far it was a few seconds ago, such as `34 of 64 responses`; empty where
+            nobody tells (a stage on a pool, a remote root).
+    """
+
+    label: str
+    started_at: float
+    progress: str = ""
+
+
 class RunRecord(BaseModel):
     """A run, as `advdistill run --json` prints it and `status` lists it.
 
     Args:
+        name: the recipe's.
+        run_name: the run's own, as the UI shows it; None in older records.
+        state: running, completed, failed, interrupted or cancelled.
         seconds: how long it ran; None while it runs, and of one that was killed, since nobody
             knows when.
         ended_in: the step in which it ended early.
+        under_way: the step that it is at; None unless it runs.
     """
 
     run_id: str
     name: str
+    run_name: str | None = None
     state: str
     started_at: float
     seconds: float | None = None
@@ -62,6 +81,7 @@ class RunRecord(BaseModel):
     report: str | None = None
     error: str | None = None
     ended_in: str | None = None
+    under_way: UnderWay | None = None
     remade: list[str] = []
     config: dict[str, Any] = {}
 
@@ -100,6 +120,8 @@ def read_runs(root: str, strict: bool = False) -> list[RunRecord]:
             run = RunRecord.model_validate_json(files.read(f"{FOLDER}/{name}"))
             if run.state == "running" and alive.is_gone(store, run.run_id):
                 run.state = "interrupted"  # killed, so that it could not say so
+                if run.under_way is not None:
+                    run.ended_in, run.under_way = run.under_way.label, None
             if run.state == "running" or (run.state == "interrupted" and not run.seconds):
                 run.seconds = None  # records of before have 0
             found.append(run)

@@ -6,6 +6,7 @@ from prefect import flow
 
 from advdistill_core.config import DistillConfig
 from advdistill_core.store import ArtifactRef
+from flows.cancelled import note_cancelled
 from flows.precheck import precheck
 from flows.questions import Questions, load_questions
 from flows.recorder import FromStage, RunRecorder
@@ -16,7 +17,7 @@ from tasks.verify import verify
 from tasks.weigh import weigh
 
 
-@flow(name="train", flow_run_name=named("{config.name}"))
+@flow(name="train", flow_run_name=named("{config.name}"), on_cancellation=[note_cancelled])
 def train_flow(config: DistillConfig, from_stage: FromStage = "first missing") -> dict[str, Any]:
     """Train a student; the stages before it are done where their results are missing.
 

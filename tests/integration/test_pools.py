@@ -150,4 +150,6 @@ def test_cancelling_a_run_stops_its_gpu_process(stack: Stack, gpu: Worker, tmp_p
     stack.until(
         lambda: all(c["state"]["type"] == "CANCELLED" for c in stack.children(run)), 60, "the child's state"
     )
+    record = json.loads((tmp_path / "runs" / f"{run}.json").read_text())
+    assert (record["state"], record["ended_in"]) == ("cancelled", "generate")
     assert stack.pool_slots_in_use("gpu") == 0
