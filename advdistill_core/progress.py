@@ -23,9 +23,24 @@ class Event(BaseModel):
     figures: dict[str, float] = {}
     message: str = ""
 
+    def told(self) -> list[str]:
+        """The figures for people: a rate as "13.8 tokens/s", others as "loss 2.156"; not the time left."""
+        return [
+            f"{_number(value)} {name}" if "/" in name else f"{name.replace('_', ' ')} {_number(value)}"
+            for name, value in self.figures.items()
+            if name != SECONDS_LEFT
+        ]
+
+
+#: The figure that is shown in a place of its own.
+SECONDS_LEFT = "eta_s"
 
 Progress = Callable[[Event], None]
 
 
 def silent(event: Event) -> None:
     """Show nothing."""
+
+
+def _number(value: float) -> str:
+    return f"{value:.0f}" if float(value).is_integer() else f"{value:.4g}"

@@ -43,4 +43,5 @@ def gpu_stage(
         ref = run_in_child(STAGES[stage], config, inputs, params, Reporter(stage))
     except AdvDistillError as error:  # its name tells the parent whether a retry can help
         return Failed(name=type(error).__name__, message=str(error))
-    return Completed(message=f"{ref.outcome}: {ref.rows} rows in {ref.uri}")
+    rows = f"{ref.rows} rows in " if ref.rows else ""  # a student has none
+    return Completed(message=f"{ref.outcome}: {rows}{ref.uri}")

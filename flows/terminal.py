@@ -63,12 +63,7 @@ class Display:
 
     @staticmethod
     def _detail(event: Event, seconds: float, tokens: int) -> str:
-        # The time left has a place of its own on the terminal.
-        parts = [
-            f"{name.replace('_', ' ')} {value:.4g}"
-            for name, value in event.figures.items()
-            if name != "eta_s"
-        ]
+        parts = event.told()
         if tokens and seconds > 1 and "tokens/s" not in event.figures:
             parts.append(f"{tokens / seconds:.0f} tokens/s")
         if event.message:

@@ -11,7 +11,8 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.exceptions import PrefectException
 
-from advdistill_core.progress import Event, Progress, silent
+from advdistill_core.progress import SECONDS_LEFT, Event, Progress, silent
+from advdistill_core.report.wording import duration
 
 #: Where a command line shows events. A context variable, because a task's parameters are
 #: its identity and a display is not part of that.
@@ -37,9 +38,10 @@ class Reporter:
             return
         self._last = now
         percent = round(min(100.0, 100.0 * event.done / event.total), 1)
-        figures = ", ".join(f"{name} {value:.4g}" for name, value in event.figures.items())
+        seconds = 0.0 if finished else event.figures.get(SECONDS_LEFT, 0.0)
+        left = f"{duration(seconds)} left" if seconds else ""
         text = f"{self.stage}: {event.done} of {event.total} {event.unit}"
-        self.show(percent, " ".join(part for part in (text, figures, event.message) if part))
+        self.show(percent, ", ".join(part for part in (text, left, *event.told(), event.message) if part))
 
     def show(self, percent: float, text: str) -> None:
         """Set the progress artifact of this run, making it the first time.

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from advdistill_core.config import DistillConfig
 from advdistill_core.errors import ArtifactError, BudgetError, ErrorRateError, StageError
-from advdistill_core.progress import Event, Progress
+from advdistill_core.progress import SECONDS_LEFT, Event, Progress
 from advdistill_core.store import Artifact, Store, fingerprint
 from advdistill_core.store.tables import RESPONSES, from_rows
 from advdistill_core.teachers.job import Job
@@ -247,6 +247,7 @@ class Generation:
         self._count_kept(key, len(job.rows), job.num_tokens)
         if self.config.workers > 1:
             self.spend.recount()
+        self._tell()
         if job.is_complete:
             self._finish(job)
         return job
@@ -331,13 +332,13 @@ class Generation:
         )
 
     def _figures(self) -> dict[str, float]:
-        """Tokens per second, seconds left and money spent, as far as they are known."""
-        figures: dict[str, float] = {}
+        """What earlier attempts left, tokens per second, seconds left and money, as far as known."""
+        figures: dict[str, float] = {"kept": self.resumed} if self.resumed else {}
         seconds = time.monotonic() - self._began if self._began else 0.0
         if seconds > 1:
             figures["tokens/s"] = (self._past_tokens + self._call_tokens) / seconds
             if self.made:
-                figures["eta_s"] = seconds * (self.total - self.done) / self.made
+                figures[SECONDS_LEFT] = seconds * (self.total - self.done) / self.made
         if self.spend.is_priced:
             figures["spent"] = self.spend.total.money
         return figures
