@@ -67,32 +67,28 @@ def gc(
     root: Root = None,
     delete: Annotated[bool, typer.Option("--delete", help="Remove what is listed.")] = False,
     keep_days: Annotated[
-        float | None, typer.Option(min=0, help="Let go of runs older than this; all are kept without it.")
+        float | None,
+        typer.Option(
+            min=0,
+            help="Let go of runs that began earlier, and remove their records; all are kept without it.",
+        ),
     ] = None,
     min_age_h: Annotated[float, typer.Option(min=0, help="Younger artifacts stay, in hours.")] = 24.0,
     as_json: AsJson = False,
 ) -> None:
     """List artifacts that no run, champion or pin refers to; --delete removes them."""
     from flows.commands import gc as collector
+    from flows.commands.gc_words import as_object, show
 
     where = roots.to_read(root)
-    garbage = collector.find_garbage(where, keep_days, min_age_h)
+    found = collector.survey(where, keep_days, min_age_h)
     if delete:
-        collector.remove(where, garbage)
-        if keep_days is not None:
-            collector.drop_old_runs(where, keep_days)
+        collector.remove(where, found.garbage)
+        collector.drop_runs(where, found.runs)
     if as_json:
-        print(json.dumps({"deleted": delete, "artifacts": [item.__dict__ for item in garbage]}))
-        return
-    if not garbage:
-        print(f"Nothing to remove under {where}.")
-        return
-    table = Table("artifact", "why", "MB")
-    for item in garbage:
-        table.add_row(item.name, item.why, f"{item.size_bytes / 1e6:.2f}")
-    Console().print(table)
-    size = sum(item.size_bytes for item in garbage) / 1e6
-    print(f"{'Removed' if delete else 'Would remove'} {len(garbage)} artifacts, {size:.1f} MB.")
+        print(json.dumps(as_object(found, delete)))
+    else:
+        show(found, where, delete, min_age_h)
 
 
 def champions(root: Root = None, as_json: AsJson = False) -> None:

@@ -21,7 +21,15 @@ LISTING = {
     "recipes": {},
     "status": {"runs": []},
     "champions": {},
-    "gc": {"deleted": False, "artifacts": []},
+    "gc": {
+        "deleted": False,
+        "artifacts": [],
+        "runs": [],
+        "kept": {
+            reason: {"artifacts": 0, "size_bytes": 0}
+            for reason in ("run", "champion", "pin", "in use", "young")
+        },
+    },
     "down": {"stopped": False},
 }
 
