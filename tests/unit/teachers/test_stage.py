@@ -147,9 +147,11 @@ def test_a_failed_stage_continues_with_the_next_response(
     kept = kept_rows(tmp_path / "cut")
     assert 2 * K <= kept < NUM * K
     counted.clear()
-    resumed = generate(tmp_path / "cut")
+    events: list[Event] = []
+    resumed = generate(tmp_path / "cut", progress=events.append)
     assert len(counted) == NUM * K - kept
     assert resumed.outcome == "resumed"
+    assert events[-1].figures["kept"] == kept, "who looks on is told what was not lost"
     assert resumed.content_hash == whole.content_hash
     metrics = Store(str(tmp_path / "cut")).open(resumed).manifest.metrics
     assert metrics["resumed_responses"] == kept
