@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from advdistill_core.config import DistillConfig
-from advdistill_core.errors import AdvDistillError, machine_error
+from advdistill_core.errors import AdvDistillError, MachineError, machine_error
 from advdistill_core.progress import Event, Progress, silent
 from advdistill_core.store import Artifact, ArtifactRef, ArtifactWriter, Store, fingerprint
 
@@ -240,10 +240,25 @@ def run_stage(
     try:
         return _run_stage(stage, config, inputs, store, params, progress)
     except Exception as error:  # want of memory has many names
-        told = None if isinstance(error, AdvDistillError) else machine_error(f"stage {stage.name}", error)
+        told = None if isinstance(error, AdvDistillError) else _machine_error(stage, store, error)
         if told is None:
             raise
         raise told from error
+
+
+def _machine_error(stage: Stage, store: Store, error: Exception) -> MachineError | None:
+    """The one line for a failure of the machine, also where a library has its own words for it.
+
+    Of a model whose files are gone with the store's disk they are that its name is no name of the Hub.
+    """
+    what = f"stage {stage.name}"
+    if told := machine_error(what, error):
+        return told
+    try:
+        store.files.check_root()
+    except OSError as gone:
+        return machine_error(what, gone)
+    return None
 
 
 def _run_stage(

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from advdistill_core.config import DistillConfig
-from advdistill_core.errors import ArtifactError, machine_error
+from advdistill_core.errors import ArtifactError, MachineError, machine_error
 from advdistill_core.stages import WEIGH, run_stage
 from advdistill_core.store import ArtifactRef, Store
 from advdistill_core.store import patient as patience
@@ -78,6 +78,24 @@ def test_nothing_is_written_in_the_place_of_a_root_that_is_gone(tmp_path: Path) 
     (tmp_path / "away").rename(root)
     files.write("a/c", b"2")
     assert files.names("a") == ["b", "c"]
+
+
+@pytest.mark.parametrize("goes", [True, False])
+def test_a_library_that_says_in_its_own_words_that_the_root_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, goes: bool
+) -> None:
+    """Loading a model whose folder went away fails as a name that no hub knows, without a number."""
+    root = tmp_path / "root"
+
+    def run(*_: Any) -> None:
+        if goes:
+            root.rename(tmp_path / "away")
+        raise OSError("Repo id must be in the form 'repo_name'")
+
+    monkeypatch.setattr("advdistill_core.weighting.stage.run", run)
+    expected = (MachineError, "the root is gone.* Bring it back;") if goes else (OSError, "^Repo id must")
+    with pytest.raises(expected[0], match=expected[1]):
+        run_stage(WEIGH, DistillConfig(), {}, Store(str(root)))
 
 
 def test_a_stage_writes_nothing_where_its_inputs_are_not(tmp_path: Path) -> None:
