@@ -42,6 +42,7 @@ def deploy(
     Returns:
         The id of each deployment by `flow/name`.
     """
+    print("Registering the deployments ...", file=sys.stderr, flush=True)  # a busy machine needs a minute
     with get_client(sync_client=True) as client:
         ensure_pool(client, CPU, flows)
         ensure_pool(client, GPU, gpus)

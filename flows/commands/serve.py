@@ -102,7 +102,7 @@ def champions(root: Root = None, as_json: AsJson = False) -> None:
         print(json.dumps({name: line.model_dump(mode="json") for name, line in lines.items()}))
         return
     if not lines:
-        print(f"No champion under {where}; `redistill` makes them.")
+        print(f"No champion under {where}; runs of the deployment `redistill/nightly` make them.")
         return
     table = Table("champion", "student", "difference", "promoted", "by")
     for name, line in lines.items():

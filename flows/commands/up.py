@@ -91,7 +91,6 @@ def up(root: str, gpus: int = 1, as_json: bool = False) -> None:
                     "Starting the Prefect server ..." if server.started else "Finding the Prefect server ..."
                 )
                 server.wait()
-            _tell("Registering the deployments ...")
             deploy(root, gpus, flows=_FLOWS)
             if machine.owns_server:
                 _continue_runs("its process ended with an earlier `advdistill up`")
@@ -110,11 +109,6 @@ def up(root: str, gpus: int = 1, as_json: bool = False) -> None:
             print("Stopping; `advdistill up` continues unfinished runs.", flush=True)
         finally:
             _stop(machine)
-
-
-def _tell(text: str) -> None:
-    """Say what takes its time: a busy machine needs a minute and more for it."""
-    print(text, file=sys.stderr, flush=True)
 
 
 def end() -> bool:
