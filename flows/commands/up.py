@@ -87,9 +87,8 @@ def up(root: str, gpus: int = 1, as_json: bool = False) -> None:
             from flows.commands.deploy import deploy
 
             if server:
-                _tell(
-                    "Starting the Prefect server ..." if server.started else "Finding the Prefect server ..."
-                )
+                doing = "Starting" if server.started else "Finding"
+                print(f"{doing} the Prefect server ...", file=sys.stderr, flush=True)
                 server.wait()
             deploy(root, gpus, flows=_FLOWS)
             if machine.owns_server:
