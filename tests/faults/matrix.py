@@ -195,19 +195,26 @@ def _head(found: Pass, size: int, empty: int) -> str:
     lines = [
         f"{what} at commit {commit}{changed}, {_utc(began, '%Y-%m-%d %H:%M')} to {_utc(last, '%H:%M')} UTC, "
         f"{(last - began) / 60:.0f} minutes {how}:",
-        f"{passed} cells passed, {len(lost)} tests failed"
-        + "".join(f"\n  ({name})" for name in lost)
-        + f". The tables have {size} cells, {empty} of them empty.",
+        f"{_count(passed, 'cell')} passed, {_count(len(lost), 'test')} failed"
+        + "".join(f"\n(`{name}`)" for name in lost)
+        + ".",
+        f"The tables have {_count(size, 'cell')}, {empty} of them empty.",
     ]
     for session in (s for s in found.sessions if s["again"]):
         again = [c["cell"][:2] for c in found.cells if c["session"] == session]
         names = ", ".join(" / ".join(cell) for cell in again)
         bad = sum(1 for f in found.failed if f["session"] == session)
-        lines.append(
-            f"{len(again)} cells run again at {_utc(session['began'], '%H:%M')} UTC, commit "
-            f"{session['commit']}, {session['again']}: {names or 'none passed'}; {bad} tests failed then."
-        )
+        lines += [
+            f"{_count(len(again), 'cell')} passed when run again at {_utc(session['began'], '%H:%M')} UTC, "
+            f"commit {session['commit']}, {_count(bad, 'test')} failed",
+            f"({names or 'none'};",
+            f"{session['again']}).",
+        ]
     return "\n".join(lines) + "\n"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _utc(at: float, form: str) -> str:

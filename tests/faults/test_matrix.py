@@ -31,7 +31,7 @@ def test_it_starts_empty_and_tells_what_failed_and_what_ran_again(
     matrix.end()
     text = table.read_text()
     assert "One pass at commit abc, " in text
-    assert "2 cells passed, 1 tests failed\n  (test_x.py::test_y[load])." in text
+    assert "2 cells passed, 1 test failed\n(`test_x.py::test_y[load]`)." in text
     assert "The tables have 4 cells, 2 of them empty." in text
     rows = "| load | -9 → ran |  |\n| weigh |  | 1 → ran |\n"
     assert f"|  | SIGKILL | disk full |\n| --- | --- | --- |\n{rows}" in text, "train was another pass's"
@@ -41,8 +41,9 @@ def test_it_starts_empty_and_tells_what_failed_and_what_ran_again(
     matrix.note("load", "disk full", "1 → ran")
     matrix.end()
     text = table.read_text()
-    assert "2 cells passed, 1 tests failed" in text
-    assert "after y was mended: load / disk full; 0 tests failed then." in text
+    assert "2 cells passed, 1 test failed" in text
+    assert "\n1 cell passed when run again at " in text
+    assert "commit abc, 0 tests failed\n(load / disk full;\nafter y was mended)." in text
     assert "| load | -9 → ran | 1 → ran |" in text
 
 
