@@ -32,11 +32,7 @@ def explain(error: Any, arguments: Sequence[str] | None = None) -> InputError:
         return _parameter(error, given, command)
     option = getattr(error, "option_name", None)
     if option and hasattr(error, "possibilities"):
-        known = [name for p in context.command.params for name in p.opts] if context else []
-        near = difflib.get_close_matches(option, known, n=1)
-        return InputError(
-            "option", option, f"an option of `{command}`", f"Did you mean {near[0]}?" if near else lists
-        )
+        return InputError("option", option, f"an option of `{command}`", _instead(option, context) or lists)
     if option:
         return InputError(option, "nothing", "a value after it", lists)
     commands = getattr(context.command, "commands", None) if context else None
@@ -53,6 +49,25 @@ def explain(error: Any, arguments: Sequence[str] | None = None) -> InputError:
     if extra:
         return InputError("argument", extra[1], f"no more arguments of `{command}`", "Leave it out.")
     return InputError(f"`{command}`", error.format_message(), "what its help says", lists)
+
+
+def _instead(option: str, context: Any) -> str:
+    """What to do about an option that the command does not have; empty if nobody knows."""
+    if context is None:
+        return ""
+    near = difflib.get_close_matches(
+        option.lstrip("-"), [n.lstrip("-") for n in _options(context.command)], n=1
+    )
+    if near:
+        return f"Did you mean --{near[0]}?"
+    others = getattr(context.parent and context.parent.command, "commands", {})
+    if any(option in _options(other) for other in others.values()):
+        return f"Other commands have it, `{context.info_name}` does without. Leave it out."
+    return ""
+
+
+def _options(command: Any) -> list[str]:
+    return [name for param in command.params for name in param.opts if name.startswith("--")]
 
 
 def _parameter(error: Any, given: Sequence[str], command: str) -> InputError:

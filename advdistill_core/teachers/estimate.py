@@ -4,16 +4,18 @@ The probe asks the teachers for a few responses to prompts spread over the data 
 what they took to what is missing. Its answers are thrown away.
 """
 
+import contextlib
 import math
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
 from advdistill_core.config import DistillConfig, TeacherConfig
+from advdistill_core.errors import InputError
 from advdistill_core.progress import Event, Progress, silent
 from advdistill_core.store import Artifact
 from advdistill_core.teachers.backends import open_teacher
@@ -79,7 +81,12 @@ def estimate(
     """
     total = sum(p.rows or 0 for p in prompts.manifest.parts if p.name.startswith("train"))
     chosen = _spread(prompts, total, num_prompts)
-    found = [_of_member(m, chosen, total, samples, progress) for m in members(config.teacher)]
+    with _named("teacher"):
+        teachers = members(config.teacher)
+    found = []
+    for place, member in enumerate(teachers):
+        with _named(f"teacher.mixture.{place - 1}" if place else "teacher"):
+            found.append(_of_member(member, chosen, total, samples, progress))
     return Estimate(
         num_prompts=total,
         responses=sum(t.responses for t in found),
@@ -89,9 +96,20 @@ def estimate(
         seconds=sum(t.seconds for t in found),
         money=sum(t.money for t in found),
         money_high=sum(t.money_high for t in found),
-        is_priced=any(m.config.prices.prompt or m.config.prices.completion for m in members(config.teacher)),
+        is_priced=any(m.config.prices.prompt or m.config.prices.completion for m in teachers),
         teachers=found,
     )
+
+
+@contextlib.contextmanager
+def _named(section: str) -> Iterator[None]:
+    """Let errors of a model name the setting that names it."""
+    try:
+        yield
+    except InputError as error:
+        if error.what.partition(".")[0] not in TeacherConfig.model_fields:
+            raise
+        raise InputError(f"{section}.{error.what}", error.got, error.expected, error.remedy) from error
 
 
 def _spread(prompts: Artifact, total: int, wanted: int) -> list[Row]:

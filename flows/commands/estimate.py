@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from flows.options import AsJson, Overrides
@@ -57,20 +58,8 @@ def _probe(config: DistillConfig, prompts: int, samples: int, progress: Progress
 
 
 def _show(found: Estimate) -> None:
-    table = Table("teacher", "responses", "tokens each", "cut", "tokens", "at most (95 %)", "time", "money")
-    for t in found.teachers:
-        table.add_row(
-            t.teacher,
-            f"{t.responses:,}",
-            f"{t.tokens_per_response:.0f}",
-            f"{t.truncated_frac:.0%}",
-            f"{t.tokens:,.0f}",
-            f"{t.tokens_high:,.0f}",
-            _duration(t.seconds),
-            f"{t.money:.4g}" if found.is_priced else "–",
-        )
     console = Console()
-    console.print(table)
+    console.print(_table(found))
     money = f", {found.money:.4g} (at most {found.money_high:.4g}) in money" if found.is_priced else ""
     probe = ", ".join(
         f"{t.probe_responses} responses in {t.probe_seconds:.1f} s"
@@ -83,6 +72,26 @@ def _show(found: Estimate) -> None:
         "same requests costs nothing again.",
         soft_wrap=True,
     )
+
+
+def _table(found: Estimate) -> Table:
+    """A column for each teacher: names of models are long, and few figures fit beside each other."""
+    table = Table("teacher")
+    for t in found.teachers:
+        table.add_column(escape(t.teacher), overflow="fold", justify="right")
+    rows = {
+        "responses": [f"{t.responses:,}" for t in found.teachers],
+        "tokens in a response": [f"{t.tokens_per_response:.0f}" for t in found.teachers],
+        "cut off at max_new_tokens": [f"{t.truncated_frac:.0%}" for t in found.teachers],
+        "tokens": [f"{t.tokens:,.0f}" for t in found.teachers],
+        "tokens at most (95 %)": [f"{t.tokens_high:,.0f}" for t in found.teachers],
+        "time": [_duration(t.seconds) for t in found.teachers],
+    }
+    if found.is_priced:
+        rows["money"] = [f"{t.money:.4g}" for t in found.teachers]
+    for title, cells in rows.items():
+        table.add_row(title, *cells)
+    return table
 
 
 def _duration(seconds: float) -> str:

@@ -80,7 +80,7 @@ def survey(root: str, keep_days: float | None = None, min_age_h: float = 24.0) -
             continue
         stage, _, fingerprint = name.partition("/")
         whole = store.manifest(stage, fingerprint) is not None
-        found.garbage.append(Garbage(name, "unused" if whole else "unfinished", size_bytes))
+        found.garbage.append(Garbage(name, "nothing refers to it" if whole else "unfinished", size_bytes))
     return found
 
 

@@ -75,7 +75,8 @@ def _table(found: Survey) -> Table:
     table.add_column("why")
     table.add_column("MB", justify="right")
     for item in found.garbage:
-        table.add_row(item.name, item.why, f"{item.size_bytes / 1e6:.2f}")
+        why = {"nothing refers to it": "unused"}.get(item.why, item.why)  # names need the room
+        table.add_row(item.name, why, f"{item.size_bytes / 1e6:.2f}")
     return table
 
 
