@@ -85,6 +85,7 @@ def test_the_record_follows_a_step(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(recorder, "end_with_owner", lambda: None)
     monkeypatch.setattr(recorder, "RunPage", Mock())
     monkeypatch.setattr(recorder.RunRecorder, "_configured", lambda *_: step)
+    monkeypatch.setattr(recorder, "flow_run", SimpleNamespace(id="r1", name="mine-by-form"))
     token = display.set(lambda event: shown.append(event.done))
     try:
         task = Mock()
@@ -102,6 +103,7 @@ def test_the_record_follows_a_step(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         None,
     ]
     assert shown == [3, 4, 5], "the terminal shows all"
+    assert read_runs(str(tmp_path))[0].run_name == "mine-by-form"
 
 
 def test_a_store_that_cannot_be_written_does_not_disturb_a_stage(
