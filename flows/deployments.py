@@ -7,10 +7,11 @@ from typing import Any, Literal
 from advdistill_core.config import DistillConfig, RedistillConfig
 from advdistill_core.config.loading import read_recipe
 from flows import catalog
+from flows.server import HEARTBEAT_S
 
 CPU, GPU = "cpu", "gpu"
-#: A run whose heartbeats stop for three times this is taken for dead.
-HEARTBEAT_S = 30
+#: What tells our runs from others on the same server.
+TAG = "advdistill"
 _ENVIRONMENT = {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_S), "DO_NOT_TRACK": "1"}
 
 Overlap = Literal["ENQUEUE", "CANCEL_NEW"]
@@ -34,7 +35,7 @@ class Deployment:
     description: str
     pool: str = CPU
     parameters: Mapping[str, Any] = field(default_factory=dict)
-    tags: tuple[str, ...] = ("advdistill",)
+    tags: tuple[str, ...] = (TAG,)
     limit: int | None = None
     overlap: Overlap = "ENQUEUE"
     cron: str | None = None
@@ -61,7 +62,7 @@ def deployments(root: str, overlap: Overlap = "ENQUEUE", complete: bool = True) 
             "flows.distill:distill",
             catalog.about(path),
             parameters={"config": parameters({"name": name, **read_recipe(path)}, root, complete)},
-            tags=("advdistill", "recipe"),
+            tags=(TAG, "recipe"),
         )
         for name, path in catalog.shipped().items()
     ]
@@ -93,7 +94,7 @@ def deployments(root: str, overlap: Overlap = "ENQUEUE", complete: bool = True) 
             "flows.gpu_stage:gpu_stage",
             "One stage on the GPU pool; started by the other flows.",
             pool=GPU,
-            tags=("advdistill", "internal"),
+            tags=(TAG, "internal"),
         ),
     ]
 

@@ -5,7 +5,7 @@ import os
 from typing import Any, Literal
 
 from advdistill_core.config import DistillConfig
-from flows.server import connect
+from flows.server import HEARTBEAT_S, connect
 from flows.terminal import Display
 
 
@@ -23,10 +23,15 @@ def run_here(
     # Prefect's log lines are for its UI; the terminal shows progress instead.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "CRITICAL")  # else whole events
+    # The watch over dead runs, which `up` and `deploy` register, expects it; Prefect's own are rarer.
+    os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", str(HEARTBEAT_S))
     server = connect()
     with Display() as display:
         if server and server.started:
             display.console.print("Starting a Prefect server ...", style="dim")
+        from prefect import tags
+
+        from flows.deployments import TAG
         from tasks import progress
 
         start = getattr(importlib.import_module(f"flows.{name}"), name)
@@ -35,7 +40,8 @@ def run_here(
             display.console.print(f"Prefect UI: {server.ui_url}", style="dim", soft_wrap=True)
         token = progress.display.set(display)
         try:
-            summary: dict[str, Any] = start(config, **parameters)
+            with tags(TAG):
+                summary: dict[str, Any] = start(config, **parameters)
             return summary
         finally:
             progress.display.reset(token)

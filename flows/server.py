@@ -23,6 +23,8 @@ from advdistill_core.store.locks import file_lock
 HOST = "127.0.0.1"
 PREFERRED_PORT = 4200
 _PORTS = 100  # further ones that are tried before any free one
+#: A run whose heartbeats stop for three times this is taken for dead.
+HEARTBEAT_S = 30
 _START_TIMEOUT_S = 180.0
 
 

@@ -23,7 +23,8 @@ from prefect.exceptions import ObjectNotFound
 from prefect.utilities.callables import parameter_schema
 
 from flows.commands import kept
-from flows.deployments import CPU, GPU, HEARTBEAT_S, Deployment, Overlap, deployments
+from flows.deployments import CPU, GPU, TAG, Deployment, Overlap, deployments
+from flows.server import HEARTBEAT_S
 
 WATCH = "advdistill: runs without heartbeats have crashed"
 
@@ -145,6 +146,10 @@ def watch_for_dead_runs(client: SyncPrefectClient) -> None:
             after={"prefect.flow-run.heartbeat"},
             expect={"prefect.flow-run.*"},
             match=ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]}),
+            # Other flows of the same server may send theirs seldom, as Prefect's default is.
+            match_related=ResourceSpecification(
+                {"prefect.resource.role": "tag", "prefect.resource.id": f"prefect.tag.{TAG}"}
+            ),
             for_each={"prefect.resource.id"},
             posture=Posture.Proactive,
             threshold=1,
@@ -157,5 +162,9 @@ def watch_for_dead_runs(client: SyncPrefectClient) -> None:
             )
         ],
     )
-    if not client.read_automations_by_name(WATCH):
+    there = client.read_automations_by_name(WATCH)
+    if not there:
         client.create_automation(watch)
+    for old in there:  # one of an earlier version watches the runs of all flows
+        if isinstance(old.trigger, EventTrigger) and old.trigger.match_related == ResourceSpecification({}):
+            client.update_automation(old.id, watch)
