@@ -45,6 +45,7 @@ class LocalServer:
         self.record = self.home / "server.json"
         self.api_url = ""
         self.started = False
+        self.last_port: int | None = None  # if it could not be had again
 
     def start(self, tied: bool = False) -> str:
         """Find the running server or start one; returns the address of its API.
@@ -57,7 +58,9 @@ class LocalServer:
             if record and _alive(record.pid):
                 self.api_url = record.api_url
                 return self.api_url
-            port, claim = _free_port(self._last_port())
+            last = self._last_port()
+            port, claim = _free_port(last)
+            self.last_port = last if last != port else None
             with claim:
                 self.api_url = f"http://{HOST}:{port}/api"
                 pid = self._spawn(port, tied, claim)

@@ -74,6 +74,8 @@ class RunPage:
         if report:
             address = report if "://" in report else f"file://{report}"
             lines += [f"**Report**: `{address}`", ""]  # a block of code is pale and cut at the right
+            if "://" not in report:  # a browser follows no link from a server's page to a file
+                lines += ["Copy that into the address line, or write `advdistill report latest`.", ""]
         lines += ["| stage | artifact |", "|---|---|"]
         lines += [f"| {label} | `{s.uri}` |" for label, s in self.record.stages.items()]
         return "\n".join(lines)

@@ -161,6 +161,8 @@ def _start_server() -> LocalServer | None:
     server = LocalServer()
     os.environ["PREFECT_API_URL"] = server.start(tied=True)
     os.environ.update(server.environment())
+    if server.last_port:
+        print(f"Somebody else has port {server.last_port} now; the address is a new one.", file=sys.stderr)
     return server
 
 

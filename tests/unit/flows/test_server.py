@@ -63,9 +63,12 @@ def test_a_server_is_started_again_on_its_port(tmp_path: Path, spawned: list[int
     for _ in range(2):
         server = LocalServer(tmp_path)
         assert server.start() == f"http://127.0.0.1:{first}/api"
+        assert server.last_port is None
         end(server, first)
     with taken(first):
-        other = LocalServer(tmp_path).start()
+        moved = LocalServer(tmp_path)
+        other = moved.start()
+    assert moved.last_port == first, "who has it in a bookmark is told"
     assert spawned[-1] != first
     end(LocalServer(tmp_path), spawned[-1])
     assert LocalServer(tmp_path).start() == other, "that is the address that was shown last"

@@ -99,6 +99,7 @@ def test_addresses_can_be_copied(monkeypatch: pytest.MonkeyPatch) -> None:
     assert json.dumps(shown["stages"]).count("cached") == 1
     text = str(shown["report"])
     assert "\n**Report**: `file:///data/publish/f/report.html`\n" in text
+    assert "advdistill report latest" in text, "a browser follows no link to a file"
     assert "```" not in text, "the UI shows a block pale grey on pale grey, and cuts it"
     assert "| load | `/data/load/f` |" in text
     assert text.startswith("Better.")
