@@ -5,12 +5,17 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from advdistill_core.errors import InputError
 from flows.options import AsJson, Overrides, Root
 
 _ARMS = "Arms, by comma, or 'all'; the main ones without it. `--arms list` shows them."
+
+_COLUMNS = ("arm", "set", "right", "points", "interval", "p (Holm)", "of teacher")
+_MEANING = """\
+points: the arm's right answers less those of {reference}; below zero, {reference} is ahead
+of teacher: right answers as a share of the teacher's"""
 
 
 def register(app: typer.Typer) -> None:
@@ -84,7 +89,7 @@ def _show(summary: dict[str, Any]) -> None:
     console = Console()
     folder = summary["report"].removesuffix("/report.html")
     found = json.loads(files.Files(folder).read("comparison.json"))
-    table = Table("arm", "set", "right", "difference", "interval", "p (Holm)", "of the teacher's")
+    table = Table(*(Column(name, overflow="fold") for name in _COLUMNS))
     for row in found["table"]:
         compared = row["difference"] is not None
         table.add_row(
@@ -97,5 +102,6 @@ def _show(summary: dict[str, Any]) -> None:
             percent(row["of_teacher"], 0),
         )
     console.print(table)
+    console.print(_MEANING.format(reference=found["reference"]), style="dim", soft_wrap=True)
     console.print(found["headline"], soft_wrap=True)
     console.print(f"Report: {summary['report']}", soft_wrap=True)
