@@ -14,7 +14,7 @@ from advdistill_core.store import Store
 def hold(store: Store, run_id: str) -> int:
     """Hold a run's lock until this process ends; returns the descriptor."""
     descriptor = os.open(_path(store, run_id), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    fcntl.flock(descriptor, fcntl.LOCK_SH)  # who asks whether it is gone has it for an instant
     return descriptor
 
 

@@ -1,8 +1,11 @@
 """A run that was killed does not go on running in the list of runs."""
 
+import fcntl
+import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +16,7 @@ import pytest
 from advdistill_core.config import DistillConfig
 from advdistill_core.errors import InputError
 from advdistill_core.store import Store
-from flows import recorder
+from flows import alive, recorder
 from flows.run_record import FOLDER, RunRecord, read_runs
 
 _SCRIPT = """
@@ -71,3 +74,13 @@ def test_a_run_that_ends_early_says_where_and_after_how_long(
 
 def states(root: Path) -> dict[str, str]:
     return {run.run_id: run.state for run in read_runs(str(root))}
+
+
+def test_a_run_that_is_looked_at_can_begin(tmp_path: Path) -> None:
+    """Who asks whether a run is gone has its lock for an instant."""
+    store = Store(str(tmp_path))
+    os.close(alive.hold(store, "again"))
+    asking = os.open(tmp_path / ".locks" / "run-again.lock", os.O_RDWR)
+    fcntl.flock(asking, fcntl.LOCK_EX)
+    threading.Timer(0.2, os.close, [asking]).start()
+    os.close(alive.hold(store, "again"))
