@@ -45,6 +45,8 @@ _POLL_S = 2.0
 # retry set in between would be overwritten, and one set while the process of a failed run is
 # still ending makes a worker with `--limit` die.
 _SETTLE_S = 10.0
+_NO_WORKER = "stage %s waits for a worker of its pool: none is free, or none runs"
+_PATIENCE_S = 30.0  # a free worker takes a run within ten or twenty
 _MAX_CRASHES = 5
 _MAX_SUBMISSIONS = 100
 
@@ -184,10 +186,14 @@ class _Child:
 
     def _follow(self) -> State:
         """Wait for a final state, passing logs and progress on."""
+        patient_until = time.monotonic() + _PATIENCE_S
         try:
             while True:
                 run = self.client.read_flow_run(self.run.id)
                 self._pass_on()
+                if run.state and run.state.is_scheduled() and time.monotonic() > patient_until:
+                    patient_until = float("inf")  # said once
+                    self.logger.warning(_NO_WORKER, self.stage)
                 if run.state and run.state.is_final():
                     return run.state
                 self.waited = True

@@ -5,6 +5,7 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
+from prefect.states import Completed, Running, Scheduled
 
 from advdistill_core import __version__
 from advdistill_core.config import DistillConfig
@@ -45,3 +46,21 @@ def test_a_worker_of_another_version_says_so_once_and_works(monkeypatch: pytest.
 
 def test_a_run_of_an_older_version_has_no_tag_and_is_not_remarked(monkeypatch: pytest.MonkeyPatch) -> None:
     assert warnings(monkeypatch, ["advdistill", "internal"]) == []
+
+
+def test_a_stage_that_no_worker_takes_says_so_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    states: list[Any] = [Scheduled()] * 40 + [Running(), Completed()]
+    now = iter(range(0, 1000, 2))
+    monkeypatch.setattr(placement.time, "monotonic", lambda: next(now))
+    monkeypatch.setattr(placement.time, "sleep", lambda seconds: None)
+    child = placement._Child.__new__(placement._Child)
+    child.stage, child.logger, child.client, child.run = "train", Mock(), Mock(), Mock()
+    child.client.read_flow_run = Mock(side_effect=[Mock(state=state) for state in states])
+    monkeypatch.setattr(child, "_pass_on", lambda: None)
+    child.is_made = lambda: False
+    assert child._follow().is_completed()
+    (told,) = child.logger.warning.call_args_list
+    assert (
+        told.args[0] % told.args[1:]
+        == "stage train waits for a worker of its pool: none is free, or none runs"
+    )
