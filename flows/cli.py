@@ -190,7 +190,8 @@ def guarded(command: Callable[..., Any]) -> int:
         0 done, 1 the run failed, 2 the input is wrong, 130 interrupted, 143 told to end.
     """
     try:
-        code = command(standalone_mode=False)  # so that usage errors come here, too
+        # So that usage errors come here, too, and name the command however this process was started.
+        code = command(standalone_mode=False, prog_name="advdistill")
     except usage.UsageError as error:
         return _say(usage.explain(error), 2) if len(sys.argv) > 1 else _help(error)
     except InputError as error:

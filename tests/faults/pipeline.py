@@ -157,7 +157,7 @@ def main(root: str, label: str, deep: bool = False, here: bool = False) -> None:
     """Run to a step, and say how it went as the command line does."""
     made: dict[str, ArtifactRef] = {}
 
-    def command(standalone_mode: bool) -> None:
+    def command(**_: object) -> None:
         made.update(run_to(root, label, deep, here))
 
     chosen: Callable[..., Any] = command

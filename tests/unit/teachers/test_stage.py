@@ -62,9 +62,16 @@ class FailAfter:
 
 
 def kept_rows(root: Path) -> int:
-    """Responses that an interrupted generation left, in shards and journals."""
-    rows = [r for path in root.glob("generate/*/work/responses/*.jsonl") for r in Journal(path).read()]
-    return len(rows) + sum(pq.read_metadata(path).num_rows for path in shards_of(root))
+    """Responses that an interrupted generation left, in shards and in the journals of others.
+
+    A kill between a shard and the end of its journal leaves both.
+    """
+    finished = shards_of(root)
+    keys = {path.stem for path in finished}
+    journals = [p for p in root.glob("generate/*/work/responses/*.jsonl") if p.name.split(".")[0] not in keys]
+    return sum(len(Journal(p).read()) for p in journals) + sum(
+        pq.read_metadata(path).num_rows for path in finished
+    )
 
 
 def shards_of(root: Path) -> list[Path]:
