@@ -240,7 +240,7 @@ def run_stage(
     try:
         return _run_stage(stage, config, inputs, store, params, progress)
     except Exception as error:  # want of memory has many names
-        told = None if isinstance(error, AdvDistillError) else _machine_error(stage, store, error)
+        told = None if isinstance(error, MachineError) else _machine_error(stage, store, error)
         if told is None:
             raise
         raise told from error
@@ -249,10 +249,11 @@ def run_stage(
 def _machine_error(stage: Stage, store: Store, error: Exception) -> MachineError | None:
     """The one line for a failure of the machine, also where a library has its own words for it.
 
-    Of a model whose files are gone with the store's disk they are that its name is no name of the Hub.
+    Of a model whose files are gone with the store's disk they are that its name is no name of the Hub,
+    and our own that there is no such folder.
     """
     what = f"stage {stage.name}"
-    if told := machine_error(what, error):
+    if not isinstance(error, AdvDistillError) and (told := machine_error(what, error)):
         return told
     try:
         store.files.check_root()

@@ -5,6 +5,8 @@ import logging
 from advdistill_core.errors import AdvDistillError
 
 #: The loggers that Prefect's engine tells of exceptions.
+#: How it begins to tell that an exception ended a flow or, after its retries, a task.
+_OF_THE_RUN = ("Encountered exception during execution", "Engine execution exited", "Task run failed with")
 _LOGGERS = ("prefect.flow_runs", "prefect.task_runs")
 
 
@@ -25,10 +27,13 @@ class OneLine(logging.Filter):
             logging.DEBUG
         ):
             return True
+        record.exc_info = None
+        if not str(record.msg).startswith(_OF_THE_RUN):
+            return True
         if error is self._told:
             return False
         self._told = error
-        record.msg, record.args, record.exc_info = str(error), (), None
+        record.msg, record.args = str(error), ()
         return True
 
 

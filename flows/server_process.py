@@ -1,7 +1,7 @@
 """The process of a Prefect server (3.7.7) that stays responsive on SQLite.
 
-`python -m flows.server_process ARGUMENTS...` is `prefect ARGUMENTS...` with two amendments, which
-do not matter on PostgreSQL:
+`python -m flows.server_process server start ...` is `prefect server start ...`, in the foreground,
+with two amendments, which do not matter on PostgreSQL:
 
 Garbage is collected on a thread of its own. Each of the server's connections works on its own
 thread, which holds the connection's mutex as long as its statement waits for the database's lock,

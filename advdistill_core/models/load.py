@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from advdistill_core.errors import AdvDistillError, InputError, tells_of_memory
+from advdistill_core.errors import AdvDistillError, InputError
 from advdistill_core.models.home import no_bars
 from advdistill_core.models.sources import resolve
 
@@ -47,11 +47,12 @@ def load_model(name: str, dtype: str = "auto", device: str = "auto", trust_remot
 
     source = resolve(name)
     target = pick_device(device)
+    number_type = pick_dtype(dtype, target)
     with no_bars(), _fits_together(name):  # progress is told by the stages
         model: Any = AutoModelForCausalLM.from_pretrained(
             source.location,
             revision=source.revision,
-            dtype=pick_dtype(dtype, target),
+            dtype=number_type,
             use_safetensors=True,
             trust_remote_code=trust_remote_code,
         )
@@ -78,18 +79,24 @@ def load_tokenizer(name: str, trust_remote_code: bool = False) -> Any:
 
 @contextmanager
 def _fits_together(name: str) -> Iterator[None]:
-    """Say in one line that a model is damaged: the libraries raise errors of every kind, also bare ones."""
+    """Say in one line that a model is damaged; what else may go wrong, of the machine or ours, passes.
+
+    Tokenizers raise bare exceptions, and transformers a RuntimeError of weights of another size.
+    """
+    from safetensors import SafetensorError
+
     try:
         yield
-    except (OSError, MemoryError, AdvDistillError):  # of the machine, or told well already
+    except AdvDistillError:
         raise
     except Exception as error:
-        if tells_of_memory(str(error)):
+        text = str(error).strip() or "no more is known"
+        damaged = isinstance(error, (SafetensorError, ValueError, KeyError, TypeError, AttributeError))
+        if not (damaged or type(error) is Exception or "mismatched" in text):
             raise
-        found = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
         raise InputError(
             "model",
             name,
             "files that transformers can load together",
-            f"Get it again, or take another. ({found.rstrip(': ')})",
+            f"Get it again, or take another. ({type(error).__name__}: {text.splitlines()[0]})",
         ) from error

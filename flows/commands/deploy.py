@@ -90,7 +90,7 @@ def apply(client: SyncPrefectClient, deployment: Deployment) -> str:
         )
     schedules = _schedules(known, deployment)
     if known and len(schedules) == len(known.schedules):
-        # Made anew, its schedules would get new ids, and the runs that they have planned would go.
+        # Made anew, its schedules would get new ids.
         client.update_deployment(known.id, DeploymentUpdate(**options))
         return str(known.id)
     flow_id = client.create_flow_from_name(flow.name)
@@ -167,4 +167,4 @@ def watch_for_dead_runs(client: SyncPrefectClient) -> None:
         client.create_automation(watch)
     for old in there:  # one of an earlier version watches the runs of all flows
         if isinstance(old.trigger, EventTrigger) and old.trigger.match_related == ResourceSpecification({}):
-            client.update_automation(old.id, watch)
+            client.update_automation(old.id, watch.model_copy(update={"enabled": old.enabled}))

@@ -124,8 +124,7 @@ def _parted(store: Store, root: str, keep_days: float | None) -> tuple[list[RunR
     old = [
         run
         for run in runs
-        # Under a remote root nobody knows whether a run still lives.
-        if run.started_at < since and not (run.state == "running" and store.files.is_local)
+        if run.started_at < since and run.state != "running"  # rather keep than lose
     ]
     return old, [run for run in runs if run not in old]
 

@@ -54,6 +54,14 @@ def test_another_error_is_told_in_full(kept: Kept) -> None:
     assert "KeyError: 'lost'" in text
 
 
+def test_another_sentence_about_the_error_stays(kept: Kept) -> None:
+    try:
+        raise ERROR
+    except InputError:
+        logging.getLogger("prefect.flow_runs").exception("An error was encountered while running a hook")
+    assert kept.errors() == ["An error was encountered while running a hook"]
+
+
 def test_all_of_it_is_there_for_those_who_debug(kept: Kept) -> None:
     logger = logging.getLogger("prefect.flow_runs")
     logger.setLevel(logging.DEBUG)

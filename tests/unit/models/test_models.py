@@ -275,3 +275,23 @@ def test_weights_that_cannot_be_loaded_are_one_line(tmp_path: Path, damage: str)
     with pytest.raises(InputError) as told:
         models.load_model(str(tmp_path))
     assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError("CUDA error: out of memory"), OSError(5, "Input/output error"), ImportError("none")],
+)
+def test_what_is_no_damage_of_the_model_is_not_called_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """Another attempt may help then, and the way through the code is wanted."""
+    import transformers
+
+    def load(*_: object, **__: object) -> None:
+        raise error
+
+    tiny.build(tmp_path)
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", load)
+    with pytest.raises(type(error)) as told:
+        models.load_model(str(tmp_path))
+    assert told.value is error

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from advdistill_core.config import DistillConfig
-from advdistill_core.errors import ArtifactError, MachineError, machine_error
+from advdistill_core.errors import ArtifactError, InputError, MachineError, machine_error
 from advdistill_core.stages import WEIGH, run_stage
 from advdistill_core.store import ArtifactRef, Store
 from advdistill_core.store import patient as patience
@@ -81,21 +81,28 @@ def test_nothing_is_written_in_the_place_of_a_root_that_is_gone(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("goes", [True, False])
-def test_a_library_that_says_in_its_own_words_that_the_root_is_gone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, goes: bool
+@pytest.mark.parametrize(
+    "told",
+    [OSError("Repo id must be in the form 'repo_name'"), InputError("model", "a/b", "a folder that exists")],
+)
+def test_a_model_that_went_with_the_root_is_told_as_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, goes: bool, told: Exception
 ) -> None:
-    """Loading a model whose folder went away fails as a name that no hub knows, without a number."""
+    """A library says that no hub knows such a name, our own check that there is no such folder."""
     root = tmp_path / "root"
 
     def run(*_: Any) -> None:
         if goes:
             root.rename(tmp_path / "away")
-        raise OSError("Repo id must be in the form 'repo_name'")
+        raise told
 
     monkeypatch.setattr("advdistill_core.weighting.stage.run", run)
-    expected = (MachineError, "the root is gone.* Bring it back;") if goes else (OSError, "^Repo id must")
-    with pytest.raises(expected[0], match=expected[1]):
-        run_stage(WEIGH, DistillConfig(), {}, Store(str(root)))
+    if goes:
+        with pytest.raises(MachineError, match=r"the root is gone.* Bring it back;"):
+            run_stage(WEIGH, DistillConfig(), {}, Store(str(root)))
+    else:
+        with pytest.raises(type(told), match=r"Repo id must|a folder that exists"):
+            run_stage(WEIGH, DistillConfig(), {}, Store(str(root)))
 
 
 def test_a_stage_writes_nothing_where_its_inputs_are_not(tmp_path: Path) -> None:
