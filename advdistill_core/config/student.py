@@ -33,7 +33,7 @@ class NegativesConfig(Section):
     strength: float | None = setting(
         None,
         "Strength",
-        "Factor of the negative part; empty: 0.1 for unlikelihood, 1 for margin, 0.8 for redi. 0 trains on "
+        "Factor of the negative part; None: 0.1 for unlikelihood, 1 for margin, 0.8 for redi. 0 trains on "
         "the right responses alone.",
         ge=0,
         le=10,
